@@ -1,0 +1,115 @@
+# regolith: one C program that runs many Lua workflow scripts, each with sandboxes of its own.
+#
+#   make          build build/regolith                make run    install what is missing, build, run an example
+#   make test     the same, then every test           make lint   formatting, warnings, include rules
+#   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
+#   make deps     install Debian packages that are missing
+#   make install PREFIX=~/.local [DESTDIR=]           make clean
+#
+# LUA=lua5.4 names the pkg-config module of the Lua to build with (5.4.8 or later closes known faults).
+# FLAVOUR=release|debug|asan|tsan says how to build; each has a folder of its own.
+
+VERSION := 0.1.0
+FLAVOUR ?= release
+LUA     ?= lua5.4
+PREFIX  ?= /usr/local
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+
+BUILD_release := build
+BUILD_debug   := build/debug
+BUILD_asan    := build/asan
+BUILD_tsan    := build/tsan
+BUILD := $(BUILD_$(FLAVOUR))
+ifeq ($(BUILD),)
+$(error FLAVOUR=$(FLAVOUR) is none of: release debug asan tsan)
+endif
+
+FLAVOUR_release := -O2 -DNDEBUG
+FLAVOUR_debug   := -O1 -DREGOLITH_DEBUG
+FLAVOUR_asan    := -O1 -DREGOLITH_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAVOUR_tsan    := -O1 -DREGOLITH_DEBUG -fsanitize=thread
+SANITIZE := $(filter -fsanitize=%,$(FLAVOUR_$(FLAVOUR)))
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef \
+        -Wswitch-enum -Wwrite-strings $(if $(CI),-Werror)
+PKGS := $(LUA) libuv libcjson
+override CFLAGS += -std=gnu11 -g $(FLAVOUR_$(FLAVOUR)) $(WARN) -fPIC -fvisibility=hidden
+override CPPFLAGS += -Isrc -I$(BUILD)/gen -D_GNU_SOURCE -DREGOLITH_VERSION='"$(VERSION)"' \
+                     $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+# msgpack is linked statically: the binary maps libc, libuv, liblua and cJSON, and nothing else.
+override LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -l:libmsgpackc.a -lm -lpthread
+override LDFLAGS += $(SANITIZE) -Wl,--as-needed
+
+# Sources are found, not listed. main.c is cli's; everything else is one archive that the tests link too.
+# spec/host is the program that runs the Lua specs.
+SRC      := $(sort $(shell find src -name '*.c' ! -name '*_gen.c'))
+LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c,$(SRC)))
+LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
+C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
+
+PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev
+PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
+                  shellcheck uidmap procps bubblewrap
+
+.PHONY: all run test lint bench asan tsan install deps deps-test clean format compile-commands
+.DELETE_ON_ERROR:
+
+all: $(BUILD)/regolith
+
+$(BUILD)/regolith: $(BUILD)/src/cli/main.o $(BUILD)/libregolith.a
+	$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(BUILD)/libregolith.a -Wl,--no-whole-archive $(LDLIBS)
+
+$(BUILD)/libregolith.a: $(LIB_OBJ) $(BUILD)/gen/embedded.o
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The Lua that the binary carries: lua/regolith/task.lua is the module "regolith.task".
+$(BUILD)/gen/embedded.S: tools/embed.sh $(LUA_SRC)
+	@mkdir -p $(@D)
+	sh tools/embed.sh $(LUA_SRC) >$@
+
+$(BUILD)/gen/embedded.o: $(BUILD)/gen/embedded.S $(LUA_SRC)
+	$(CC) -c -o $@ $<
+
+$(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libregolith.a $(LDLIBS)
+
+run: deps
+	@$(MAKE) --no-print-directory all
+	$(BUILD)/regolith run examples/hello.lua
+
+test: deps deps-test
+	@$(MAKE) --no-print-directory all spec-programs
+	sh tools/test.sh $(BUILD)
+
+.PHONY: spec-programs
+spec-programs: $(C_SPECS)
+
+asan:
+	@$(MAKE) --no-print-directory FLAVOUR=asan test
+tsan:
+	@$(MAKE) --no-print-directory FLAVOUR=tsan test
+
+bench: all
+	sh tools/bench.sh $(BUILD)
+
+lint: deps deps-test
+	sh tools/lint.sh
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+deps:
+	@sh tools/deps.sh $(PACKAGES_BUILD)
+deps-test:
+	@sh tools/deps.sh $(PACKAGES_TEST)
+
+clean:
+	rm -rf build
+
+-include $(LIB_OBJ:.o=.d) $(BUILD)/src/cli/main.d

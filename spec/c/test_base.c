@@ -1,0 +1,103 @@
+/* base: errors, buffers, plain data, JSON, ids, times. */
+#include "test.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/id.h"
+#include "base/json.h"
+#include "base/val.h"
+
+static void err_fields(void)
+{
+  struct err e = {0};
+  CHECK_INT(err_arg(&e, "timeout", "must be %d", 5), -22);
+  CHECK_STR(e.field, "timeout");
+  CHECK_STR(e.msg, "must be 5");
+  err_wrap(&e, "sandbox.create");
+  CHECK_STR(e.msg, "sandbox.create: must be 5");
+  CHECK_STR(err_info(e.kind)->code, "invalid_argument");
+  CHECK_INT(err_kind_from_code("sandbox_terminated"), ERR_SANDBOX_TERMINATED);
+}
+
+static void err_cuts_between_characters(void)
+{
+  struct err e = {0};
+  char text[1200];
+  for (size_t i = 0; i + 2 < sizeof text; i += 2) memcpy(text + i, "\xC3\xA4", 3);
+  err_set(&e, ERR_INTERNAL, 0, "x%s", text);
+  size_t n = strlen(e.msg);
+  CHECK(n < sizeof e.msg);
+  CHECK((unsigned char)e.msg[n - 1] == 0xA4);
+}
+
+static void json_round_trip(void)
+{
+  const char *text = "{\"a\":[1,2.5,true,null,\"x\\u00e4\\n\"],\"b\":{}}";
+  struct val v;
+  struct err e = {0};
+  CHECK_INT(json_parse(&v, text, strlen(text), &e), 0);
+  struct buf out = {0};
+  json_print(&out, &v);
+  CHECK_STR(out.data, "{\"a\":[1,2.5,true,null,\"x\xC3\xA4\\n\"],\"b\":{}}");
+  struct val again = val_copy(&v);
+  CHECK(val_equal(&v, &again));
+  val_free(&v);
+  val_free(&again);
+  buf_free(&out);
+}
+
+static void json_prints_bytes(void)
+{
+  struct val v = val_bytes("a\0\xFF\xE2\x82z\xC0\xAF\xED\xA0\x80", 11);
+  struct buf out = {0};
+  json_print(&out, &v);
+#define R "\xEF\xBF\xBD"
+  CHECK_STR(out.data, "\"a\\u0000" R R "z" R R R R R "\"");
+  val_free(&v);
+  buf_free(&out);
+}
+
+static void json_refuses(void)
+{
+  static const char *const bad[] = {"",     "{",  "{\"a\":1,\"a\":2}", "1 2", "\"\\u0000\"",
+                                    "[1,]", "nul"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct val v;
+    struct err e = {0};
+    CHECK(json_parse(&v, bad[i], strlen(bad[i]), &e) < 0);
+    CHECK(e.kind == ERR_INVALID_ARGUMENT);
+  }
+  char deep[200];
+  memset(deep, '[', 100);
+  memset(deep + 100, ']', 100);
+  struct val v;
+  struct err e = {0};
+  CHECK(json_parse(&v, deep, sizeof deep, &e) < 0);
+}
+
+static void ids_have_their_form(void)
+{
+  char a[ID_SIZE], b[ID_SIZE];
+  id_sandbox(a);
+  id_sandbox(b);
+  CHECK_INT(strlen(a), 13);
+  CHECK(strncmp(a, "sb_", 3) == 0 && strspn(a + 3, "0123456789abcdefghijklmnopqrstuvwxyz") == 10);
+  CHECK(strcmp(a, b) != 0);
+}
+
+static void iso_times(void)
+{
+  char out[CLOCK_ISO_SIZE];
+  clock_format_iso(1781344800, out);
+  CHECK_STR(out, "2026-06-13T10:00:00Z");
+}
+
+const struct test_case test_cases[] = {{"err_fields", err_fields},
+                                       {"err_cuts_between_characters", err_cuts_between_characters},
+                                       {"json_round_trip", json_round_trip},
+                                       {"json_prints_bytes", json_prints_bytes},
+                                       {"json_refuses", json_refuses},
+                                       {"ids_have_their_form", ids_have_their_form},
+                                       {"iso_times", iso_times},
+                                       {0}};

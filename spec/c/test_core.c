@@ -1,0 +1,120 @@
+/* core: timers, deferred calls, the op router. */
+#include "test.h"
+
+#include "core/loop.h"
+#include "core/op.h"
+
+static struct loop *loop;
+static char trace[256];
+
+static void note(const char *s)
+{
+  strncat(trace, s, sizeof trace - strlen(trace) - 1);
+}
+
+static void on_timer(struct timer *t)
+{
+  note(t->data);
+}
+
+static void timers_fire_in_order(void)
+{
+  loop_new(&loop, NULL);
+  trace[0] = '\0';
+  static char names[] = "a\0b\0c\0d";
+  struct timer a = {.cb = on_timer, .data = names + 0}, b = {.cb = on_timer, .data = names + 2},
+               c = {.cb = on_timer, .data = names + 4}, d = {.cb = on_timer, .data = names + 6};
+  timer_start(loop, &a, 30);
+  timer_start(loop, &b, 10);
+  timer_start(loop, &c, 20);
+  timer_start(loop, &d, 5);
+  timer_stop(loop, &d);
+  loop_run(loop);
+  CHECK_STR(trace, "bca");
+  CHECK(!timer_running(&a));
+  loop_free(loop);
+}
+
+static int start_now(struct op *op, void *ctx, struct err *err)
+{
+  (void)ctx;
+  if (val_get_bool(&op->args, "fail", false)) return err_arg(err, "fail", "asked to");
+  op->result = val_str("done");
+  op_finish(op, NULL);
+  return 0;
+}
+
+static int start_never(struct op *op, void *ctx, struct err *err)
+{
+  (void)op, (void)ctx, (void)err;
+  return 0;
+}
+
+static void cancel_never(struct op *op, void *ctx)
+{
+  (void)ctx;
+  struct err e = {0};
+  err_set(&e, op->cancel_why, 0, "cancelled");
+  op_finish(op, &e);
+}
+
+static const struct op_handler now = {.name = "test.now", .start = start_now};
+static const struct op_handler never = {
+    .name = "test.never", .start = start_never, .cancel = cancel_never};
+
+static void on_done(struct op *op, const struct err *err)
+{
+  note(err ? err_info(err->kind)->code : op->result.s.p);
+  note(";");
+  op_free(op);
+}
+
+static const struct op_client client = {.on_done = on_done};
+
+static void ops_finish_once(void)
+{
+  loop_new(&loop, NULL);
+  trace[0] = '\0';
+  struct ops *ops = ops_new(loop);
+  ops_register(ops, &now, NULL);
+  ops_register(ops, &never, NULL);
+  struct err e = {0};
+
+  struct op *op = op_new("test.now");
+  op->client = &client;
+  CHECK_INT(op_submit(ops, op, &e), 0);
+  CHECK_STR(trace, "");
+
+  struct op *slow = op_new("test.never");
+  slow->client = &client;
+  slow->timeout_ms = 5;
+  CHECK_INT(op_submit(ops, slow, &e), 0);
+
+  struct op *killed = op_new("test.never");
+  killed->client = &client;
+  CHECK_INT(op_submit(ops, killed, &e), 0);
+  op_cancel(killed, ERR_CANCELLED);
+  op_cancel(killed, ERR_TIMEOUT);
+  loop_run(loop);
+  CHECK_STR(trace, "done;cancelled;timeout;");
+  CHECK_INT(ops_in_flight(ops), 0);
+
+  struct op *bad = op_new("test.now");
+  bad->client = &client;
+  bad->args = val_map();
+  val_set(&bad->args, "fail", val_bool(true));
+  CHECK(op_submit(ops, bad, &e) < 0);
+  CHECK_STR(e.field, "fail");
+  op_free(bad);
+
+  struct op *unknown = op_new("test.unknown");
+  unknown->client = &client;
+  CHECK(op_submit(ops, unknown, &e) < 0);
+  CHECK_INT(e.kind, ERR_UNSUPPORTED);
+  op_free(unknown);
+  ops_free(ops);
+  loop_free(loop);
+}
+
+const struct test_case test_cases[] = {
+    {"timers_fire_in_order", timers_fire_in_order}, {"ops_finish_once", ops_finish_once}, {0}};

@@ -1,0 +1,200 @@
+/* The op router: names to handlers, deadlines, cancel, and the promise that on_done comes once.
+ *
+ * Owns the table of handlers and admission hooks; ops belong to their clients and are only linked
+ * here while in flight. An op that its handler finishes inside start, or that is finished from the
+ * client's own call, completes on the next turn of the loop, so that on_done never comes before
+ * op_submit returned and never re-enters a client.
+ *
+ * new → starting → running → finishing → done */
+#include "core/op.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+struct op_entry {
+  const struct op_handler *handler;
+  void *ctx;
+};
+
+struct op_admission {
+  int (*admit)(struct op *op, void *ctx, struct err *err);
+  void *ctx;
+};
+
+struct ops {
+  struct loop *loop;
+  struct op_entry *entries[64]; /* owned; sorted by nothing, few */
+  size_t entries_n;
+  struct op_admission admissions[8];
+  size_t admissions_n;
+  int (*check)(const struct val *v, struct err *err);
+  struct list in_flight; /* struct op.node */
+  size_t in_flight_n;
+  uint64_t next_id;
+};
+
+struct ops *ops_new(struct loop *loop)
+{
+  struct ops *ops = xcalloc(1, sizeof *ops);
+  ops->loop = loop;
+  ops->next_id = 1;
+  list_init(&ops->in_flight);
+  return ops;
+}
+
+void ops_free(struct ops *ops)
+{
+  if (!ops) return;
+  assert(ops->in_flight_n == 0);
+  for (size_t i = 0; i < ops->entries_n; i++) free(ops->entries[i]);
+  free(ops);
+}
+
+void ops_set_check(struct ops *ops, int (*check)(const struct val *, struct err *))
+{
+  ops->check = check;
+}
+
+static const struct op_entry *find(const struct ops *ops, const char *name)
+{
+  for (size_t i = 0; i < ops->entries_n; i++)
+    if (strcmp(ops->entries[i]->handler->name, name) == 0) return ops->entries[i];
+  return NULL;
+}
+
+void ops_register(struct ops *ops, const struct op_handler *handler, void *ctx)
+{
+  if (find(ops, handler->name) || ops->entries_n == sizeof ops->entries / sizeof *ops->entries)
+    abort();
+  struct op_entry *e = xcalloc(1, sizeof *e);
+  *e = (struct op_entry){handler, ctx};
+  ops->entries[ops->entries_n++] = e;
+}
+
+bool ops_has(const struct ops *ops, const char *name)
+{
+  return find(ops, name) != NULL;
+}
+
+size_t ops_in_flight(const struct ops *ops)
+{
+  return ops->in_flight_n;
+}
+
+void ops_add_admission(struct ops *ops, int (*admit)(struct op *, void *, struct err *), void *ctx)
+{
+  if (ops->admissions_n == sizeof ops->admissions / sizeof *ops->admissions) abort();
+  ops->admissions[ops->admissions_n++] = (struct op_admission){admit, ctx};
+}
+
+struct op *op_new(const char *name)
+{
+  struct op *op = xcalloc(1, sizeof *op);
+  snprintf(op->name, sizeof op->name, "%s", name);
+  return op;
+}
+
+void op_free(struct op *op)
+{
+  if (!op) return;
+  assert(op->state == OP_NEW || op->state == OP_DONE);
+  val_free(&op->args);
+  val_free(&op->result);
+  free(op);
+}
+
+static void complete(struct defer *d)
+{
+  struct op *op = d->data;
+  struct ops *ops = op->ops;
+  timer_stop(ops->loop, &op->deadline);
+  list_remove(&op->node);
+  ops->in_flight_n--;
+  op->state = OP_DONE;
+  if (ops->check && op->finish_err.kind == ERR_NONE) ops->check(&op->result, &op->finish_err);
+  op->client->on_done(op, op->finish_err.kind == ERR_NONE ? NULL : &op->finish_err);
+}
+
+void op_finish(struct op *op, const struct err *err)
+{
+  assert(op->state == OP_STARTING || op->state == OP_RUNNING);
+  if (err) op->finish_err = *err;
+  op->state = OP_FINISHING;
+  loop_defer(op->ops->loop, &op->finish);
+}
+
+static void on_deadline(struct timer *t)
+{
+  op_cancel(t->data, ERR_TIMEOUT);
+}
+
+static int admit(struct ops *ops, struct op *op, struct err *err)
+{
+  for (size_t i = 0; i < ops->admissions_n; i++) {
+    int rc = ops->admissions[i].admit(op, ops->admissions[i].ctx, err);
+    if (rc < 0) return rc;
+  }
+  return 0;
+}
+
+int op_submit(struct ops *ops, struct op *op, struct err *err)
+{
+  assert(op->state == OP_NEW && op->client && op->client->on_done);
+  const struct op_entry *entry = find(ops, op->name);
+  if (!entry) return err_set(err, ERR_UNSUPPORTED, 0, "nothing here answers \"%s\"", op->name);
+  int rc = ops->check ? ops->check(&op->args, err) : 0;
+  if (rc == 0) rc = admit(ops, op, err);
+  if (rc < 0) return rc;
+  op->ops = ops;
+  op->entry = entry;
+  op->id = ops->next_id++;
+  op->state = OP_STARTING;
+  op->deadline = (struct timer){.cb = on_deadline, .data = op};
+  op->finish = (struct defer){.cb = complete, .data = op};
+  list_append(&ops->in_flight, &op->node);
+  ops->in_flight_n++;
+  rc = entry->handler->start(op, entry->ctx, err);
+  if (rc < 0) {
+    assert(op->state == OP_STARTING);
+    list_remove(&op->node);
+    ops->in_flight_n--;
+    op->state = OP_NEW;
+    return rc;
+  }
+  if (op->state == OP_STARTING) op->state = OP_RUNNING;
+  if (op->timeout_ms && op->state == OP_RUNNING)
+    timer_start(ops->loop, &op->deadline, op->timeout_ms);
+  return 0;
+}
+
+void op_cancel(struct op *op, enum err_kind why)
+{
+  if (op->state != OP_RUNNING || op->cancel_why != ERR_NONE) return;
+  op->cancel_why = why;
+  if (op->entry->handler->cancel) op->entry->handler->cancel(op, op->entry->ctx);
+}
+
+int op_input(struct op *op, const void *data, size_t len, struct err *err)
+{
+  if (op->state != OP_RUNNING) return err_set(err, ERR_CONFLICT, 0, "%s has ended", op->name);
+  if (!op->entry->handler->input)
+    return err_set(err, ERR_UNSUPPORTED, 0, "%s takes no input", op->name);
+  op->entry->handler->input(op, op->entry->ctx, data, len);
+  return 0;
+}
+
+void op_flow(struct op *op, bool paused)
+{
+  if (op->state == OP_RUNNING && op->entry->handler->flow)
+    op->entry->handler->flow(op, op->entry->ctx, paused);
+}
+
+void op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len)
+{
+  assert(op->state == OP_STARTING || op->state == OP_RUNNING);
+  if (op->client->on_chunk) op->client->on_chunk(op, stream, data, len);
+}

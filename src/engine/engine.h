@@ -1,0 +1,130 @@
+#ifndef REGOLITH_ENGINE_ENGINE_H
+#define REGOLITH_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct loop;
+struct val;
+struct create_args;
+struct exec_args;
+
+/* One way to get sandboxes. Time-outs, ownership, quotas, prices, capture limits and cleanup are
+ * the supervisor's, once, for every engine; an engine makes boxes, runs commands in them and ends
+ * them.
+ *
+ * The asynchronous rule holds for every slot: a start that fails never calls back; one that
+ * returned 0 calls on_done exactly once, from the loop, never before it returned. */
+
+enum engine_caps {
+  ENGINE_CAP_GPU = 1 << 0,
+  ENGINE_CAP_NETWORK = 1 << 1,       /* network = "open" or an allow list */
+  ENGINE_CAP_OUTLIVES_HOST = 1 << 2, /* boxes live on when this process ends */
+  ENGINE_CAP_SNAPSHOT = 1 << 3,
+  ENGINE_CAP_VOLUMES = 1 << 4,
+  ENGINE_CAP_PORTS = 1 << 5,
+};
+
+struct engine_ops;
+struct engine_box; /* one sandbox inside its engine */
+
+/* First member of every engine's own struct. */
+struct engine {
+  const struct engine_ops *ops;
+  char name[32]; /* as scripts say it: "local", "gpu-box" */
+};
+
+struct engine_conf {
+  const char *name;
+  struct loop *loop;
+  const struct val *options; /* the engine's own settings, NULL = none */
+};
+
+/* Why a box ended without being asked to. */
+enum box_end {
+  BOX_END_OOM,
+  BOX_END_LOST /* agent or helper gone, unknown why */,
+  BOX_END_ENTRYPOINT
+};
+
+struct create_op {
+  const char *sandbox_id;
+  uint64_t owner;                 /* boxes of different owners share nothing */
+  const struct create_args *args; /* complete; valid until on_done */
+  void (*on_done)(struct create_op *op, const struct err *err);
+  /* At most once, after a successful on_done and before a kill of the box completed: the box ended
+   * by itself; its execs finish too. The box still has to be killed to be released. */
+  void (*on_end)(void *data, enum box_end why);
+  void *data;
+  struct engine_box *ret_box; /* set on success; valid until a kill of it completed */
+  void *engine_data;          /* the engine's while in flight */
+};
+
+enum exec_stream { EXEC_STDOUT = 1, EXEC_STDERR = 2 };
+
+struct exec_op {
+  struct engine_box *box;
+  const struct exec_args *args; /* valid until on_done */
+  /* In order, before on_done; data is valid during the call only. */
+  void (*on_chunk)(struct exec_op *op, enum exec_stream stream, const void *data, size_t len);
+  /* err: nothing ran (exec_failed), or an argument was wrong (a bad cwd or user). NULL: it ran, or
+   * could not be executed as a shell would say it (exit 126 and 127), and the fields below say how
+   * it ended. */
+  void (*on_done)(struct exec_op *op, const struct err *err);
+  void *data;
+  void *engine_data; /* the engine's while in flight */
+
+  enum { EXEC_END_EXITED, EXEC_END_SIGNAL, EXEC_END_OOM, EXEC_END_LOST } ret_end;
+  int ret_code;             /* exit code or signal number */
+  uint64_t ret_duration_us; /* start to end of the command */
+  uint64_t ret_cpu_us;      /* user + system */
+  uint64_t ret_max_rss_kib;
+};
+
+/* Ends a box, or one exec with everything it started. Idempotent: on a box that is gone it
+ * succeeds. */
+struct kill_op {
+  struct engine_box *box;
+  struct exec_op *exec; /* NULL: the whole box, which is released when on_done comes */
+  struct create_op
+      *create; /* instead of box: a create still in flight; its on_done then fails with CANCELLED */
+  int signal;  /* with exec: sent to the command alone; 0 = end it and all it started */
+  void (*on_done)(struct kill_op *op, const struct err *err);
+  void *data;
+  void *engine_data;
+};
+
+struct list_op {
+  void (*on_box)(struct list_op *op, const char *sandbox_id, const char *owner_tag);
+  void (*on_done)(struct list_op *op, const struct err *err);
+  void *data;
+  void *engine_data;
+};
+
+struct engine_ops {
+  const char *name; /* the type: "local", "remote" */
+  unsigned caps;    /* enum engine_caps */
+  int (*open)(struct engine **ret, const struct engine_conf *conf, struct err *err);
+  int (*create)(struct engine *e, struct create_op *op, struct err *err);
+  int (*exec)(struct engine *e, struct exec_op *op, struct err *err);
+  int (*kill)(struct engine *e, struct kill_op *op, struct err *err);
+  int (*list)(struct engine *e, struct list_op *op, struct err *err);
+  /* Bytes for the stdin of an exec with stdin_stream; len 0 closes it. Never fails: a reader that
+   * is gone swallows them. NULL: unsupported. */
+  void (*exec_input)(struct engine *e, struct exec_op *op, const void *data, size_t len);
+  /* Stops and resumes reading the command's output, so that a slow consumer slows the command. */
+  void (*exec_flow)(struct engine *e, struct exec_op *op, bool paused);
+  /* Ends every box, then calls done. */
+  void (*close)(struct engine *e, void (*done)(void *data), void *data);
+};
+
+/* Known engines by type name; cli registers them. */
+const struct engine_ops *engine_find(const char *type);
+void engine_register(const struct engine_ops *ops);
+size_t engine_count(void);
+const struct engine_ops *engine_at(size_t i);
+
+#endif

@@ -1,0 +1,63 @@
+#ifndef REGOLITH_SANDBOX_SUPERVISOR_H
+#define REGOLITH_SANDBOX_SUPERVISOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/val.h"
+
+struct engine;
+struct loop;
+struct ops;
+struct supervisor;
+
+/* Owns every sandbox of the process: life-cycle, deadlines, ownership, cleanup. Registers the ops
+ * sandbox.create exec status terminate list get extend detach price engines gpus. */
+struct supervisor_conf {
+  struct loop *loop;
+  struct ops *ops;
+  const char *default_engine, *default_image, *default_network; /* NULL: "local", "host", "none" */
+  uint32_t max_sandboxes; /* live at once in this process; 0 = no cap */
+  uint64_t retain_ms;     /* how long ended ids still answer; 0 = 24 h */
+};
+
+struct supervisor *supervisor_new(const struct supervisor_conf *conf);
+
+/* Takes the engine over; it is closed at shutdown. */
+void supervisor_add_engine(struct supervisor *sup, struct engine *engine);
+
+/* Whoever owns sandboxes: a script, an API key, the host itself. Ids are never reused. */
+struct owner_conf {
+  const char *name;       /* shown in events */
+  uint32_t max_sandboxes; /* live at once; 0 = no cap */
+  bool allow_dir_images;  /* image = "dir:PATH" */
+};
+uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *conf);
+
+/* Ends all that the owner owns (creates in flight included), then calls done once, from the loop.
+ */
+void supervisor_owner_end(struct supervisor *sup, uint64_t owner, void (*done)(void *data),
+                          void *data);
+
+/* Life-cycle events, in order, to any number of subscribers. fields: { event = "sandbox_created" |
+ * "exec_started" | "exec_done" | "sandbox_ended", sandbox_id, owner, engine, and what the event has
+ * (exec, command, reason, exit_code, duration_ms, state …) }; valid during the call. */
+typedef void supervisor_event_fn(void *data, uint64_t owner, const struct val *fields);
+void supervisor_subscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);
+void supervisor_unsubscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);
+
+struct supervisor_stats {
+  size_t live, execs;
+  uint64_t created, ended;
+};
+void supervisor_stats(const struct supervisor *sup, struct supervisor_stats *ret_stats);
+
+/* Refuses new work, ends every sandbox, closes the engines, then calls done; after deadline_ms it
+ * gives up on engines that do not answer and says so in err (NULL: all ended). */
+void supervisor_shutdown(struct supervisor *sup, uint64_t deadline_ms,
+                         void (*done)(void *data, const struct err *err), void *data);
+void supervisor_free(struct supervisor *sup); /* after shutdown's done */
+
+#endif
