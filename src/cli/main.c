@@ -1,8 +1,74 @@
-/* The program: picks a command and runs it. */
+/* The program's entry: picks the command, forks the warden where one is needed, and runs it.
+ *
+ * The warden is forked before the environment, any configuration or any library is looked at: it
+ * must hold no secret, and a fork copies the page tables of whatever was touched before it. The
+ * order of things below is therefore part of the design and of the start-up time. */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
-int main(void)
+#include "base/suggest.h"
+#include "cli/cli.h"
+
+static const struct cli_command *const commands[] = {
+    &cmd_help,
+    &cmd_version,
+    NULL,
+};
+
+const struct cli_command *const *cli_commands(void)
 {
-  puts("regolith " REGOLITH_VERSION);
-  return 0;
+  return commands;
+}
+
+static const struct cli_command *find(const char *name)
+{
+  for (const struct cli_command *const *c = commands; *c; c++)
+    if (strcmp((*c)->name, name) == 0) return *c;
+  return NULL;
+}
+
+/* Explains on stderr when there is no such command. */
+const struct cli_command *cli_find(const char *name)
+{
+  const struct cli_command *cmd = find(name);
+  if (cmd) return cmd;
+  struct err err;
+  err_arg(&err, "", "there is no command \"%s\"", name);
+  const char *names[sizeof commands / sizeof *commands];
+  size_t n = 0;
+  for (; commands[n]; n++) names[n] = commands[n]->name;
+  const char *near = suggest_nearest(name, names, n);
+  size_t len = strlen(name);
+  if (near)
+    err_hint(&err, "did you mean regolith %s?", near);
+  else if (len > 4 && strcmp(name + len - 4, ".lua") == 0)
+    err_hint(&err, "to run a script: regolith run %s", name);
+  cli_usage_err(NULL, &err);
+  return NULL;
+}
+
+/* A closed 0, 1 or 2 would be taken by the next open, and then written to. */
+static void hold_std_fds(void)
+{
+  for (int fd = 0; fd <= 2; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) < 0) _exit(125);
+}
+
+int main(int argc, char **argv)
+{
+  hold_std_fds();
+  signal(SIGPIPE, SIG_IGN);
+  if (argc < 2) {
+    cli_print_overview();
+    return CLI_EXIT_USAGE;
+  }
+  const char *name = argv[1];
+  if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
+  if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) name = "version";
+  const struct cli_command *cmd = cli_find(name);
+  if (!cmd) return CLI_EXIT_USAGE;
+  return cmd->run(argc - 1, argv + 1);
 }
