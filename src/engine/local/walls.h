@@ -1,0 +1,59 @@
+#ifndef REGOLITH_ENGINE_LOCAL_WALLS_H
+#define REGOLITH_ENGINE_LOCAL_WALLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What stands between a command and the kernel, beside namespaces and groups. Two moments:
+ *
+ *   walls_close_agent    once, in the agent, after its last mount and its last change of ids,
+ * before its first command. Every command inherits it; the agent itself keeps the capabilities it
+ * holds, but lives under the filter too. walls_close_command  for each command, in the vfork child,
+ * after the change to the command's user, right before execve.
+ *
+ * Everything here is async-signal-safe, keeps no state and allocates nothing. */
+
+/* How far it came, for the error message. */
+enum walls_step {
+  WALLS_DONE,
+  WALLS_AMBIENT,
+  WALLS_BOUNDING,
+  WALLS_SECUREBITS,
+  WALLS_DUMPABLE,
+  WALLS_NO_NEW_PRIVS,
+  WALLS_LANDLOCK,
+  WALLS_SECCOMP,
+  WALLS_RLIMIT,
+  WALLS_SIGNALS,
+};
+const char *walls_step_name(enum walls_step step); /* "the seccomp filter", … */
+
+struct walls_agent_conf {
+  int landlock_fd; /* a ruleset to enforce; -1 = none */
+  bool no_seccomp; /* the machine has no filters: doctor says so, the caller decided to go on */
+};
+
+/* In this order: ambient set emptied, bounding set reduced (needs CAP_SETPCAP in the user
+ * namespace), not dumpable, no_new_privs, Landlock, seccomp. Returns 0, or a negative errno with
+ * *ret_step. */
+int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_step);
+
+struct walls_limits {
+  uint32_t nofile; /* soft and hard, capped by what is allowed; 0 = 1,048,576 or what is allowed */
+  uint32_t nproc;  /* only where there is no pids group; 0 = untouched */
+  uint64_t as_bytes;    /* address space, only where there is no memory group; 0 = untouched */
+  uint64_t fsize_bytes; /* only where the disk has no quota; 0 = untouched */
+};
+
+/* rlimits (core 0, memlock 8 MiB, nofile, …), default signal actions and an empty signal mask.
+ * Returns 0, or a negative errno with *ret_step. */
+int walls_close_command(const struct walls_limits *limits, enum walls_step *ret_step);
+
+/* The capabilities a command's root may have: bits by number. */
+uint64_t walls_capabilities(void);
+
+/* The filter alone, for tests and probes; sets nothing else. Needs no_new_privs or CAP_SYS_ADMIN.
+ */
+int walls_load_seccomp(void);
+
+#endif
