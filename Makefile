@@ -79,6 +79,11 @@ $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libregolith.a $(LDLIBS)
 
+# Runs a command and fails it when a process of it is left over.
+$(BUILD)/regolith-guard: spec/host/guard.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $<
+
 run: deps
 	@$(MAKE) --no-print-directory all
 	$(BUILD)/regolith run examples/hello.lua
@@ -88,7 +93,7 @@ test: deps deps-test
 	sh tools/test.sh $(BUILD)
 
 .PHONY: spec-programs
-spec-programs: $(C_SPECS)
+spec-programs: $(C_SPECS) $(BUILD)/regolith-guard
 
 asan:
 	@$(MAKE) --no-print-directory FLAVOUR=asan test

@@ -1,4 +1,5 @@
-/* base: errors, buffers, plain data, JSON, ids, times. */
+/* base: errors, buffers, plain data, JSON, ids, times.
+ * valgrind: yes */
 #include "test.h"
 
 #include "base/buf.h"

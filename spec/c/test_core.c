@@ -1,4 +1,5 @@
-/* core: timers, deferred calls, the op router. */
+/* core: timers, deferred calls, the op router.
+ * valgrind: yes */
 #include "test.h"
 
 #include "core/loop.h"
