@@ -24,7 +24,7 @@ ifeq ($(BUILD),)
 $(error FLAVOUR=$(FLAVOUR) is none of: release debug asan tsan)
 endif
 
-FLAVOUR_release := -O2 -DNDEBUG
+FLAVOUR_release := -O2
 FLAVOUR_debug   := -O1 -DREGOLITH_DEBUG
 FLAVOUR_asan    := -O1 -DREGOLITH_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAVOUR_tsan    := -O1 -DREGOLITH_DEBUG -fsanitize=thread
@@ -54,30 +54,40 @@ PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck va
 .PHONY: all run test lint bench asan tsan install deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
 
+# One line a step; V=1 shows the commands.
+Q   := $(if $(V),,@)
+say  = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
+
 all: $(BUILD)/regolith
 
 $(BUILD)/regolith: $(BUILD)/src/cli/main.o $(BUILD)/libregolith.a
-	$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(BUILD)/libregolith.a -Wl,--no-whole-archive $(LDLIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(BUILD)/libregolith.a -Wl,--no-whole-archive $(LDLIBS)
 
 $(BUILD)/libregolith.a: $(LIB_OBJ) $(BUILD)/gen/embedded.o
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # The Lua that the binary carries: lua/regolith/task.lua is the module "regolith.task".
 $(BUILD)/gen/embedded.S: tools/embed.sh $(LUA_SRC)
 	@mkdir -p $(@D)
-	sh tools/embed.sh $(LUA_SRC) >$@
+	$(call say,EMBED,lua)
+	$(Q)sh tools/embed.sh $(LUA_SRC) >$@
 
 $(BUILD)/gen/embedded.o: $(BUILD)/gen/embedded.S $(LUA_SRC)
-	$(CC) -c -o $@ $<
+	$(call say,AS,$@)
+	$(Q)$(CC) -c -o $@ $<
 
 $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libregolith.a $(LDLIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libregolith.a $(LDLIBS)
 
 # Runs a command and fails it when a process of it is left over.
 $(BUILD)/regolith-guard: spec/host/guard.c

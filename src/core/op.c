@@ -29,6 +29,7 @@ struct ops {
   struct loop *loop;
   struct op_entry *entries[64]; /* owned; sorted by nothing, few */
   size_t entries_n;
+  struct op_entry fallback; /* handler NULL: none */
   struct op_admission admissions[8];
   size_t admissions_n;
   int (*check)(const struct val *v, struct err *err);
@@ -73,6 +74,11 @@ void ops_register(struct ops *ops, const struct op_handler *handler, void *ctx)
   struct op_entry *e = xcalloc(1, sizeof *e);
   *e = (struct op_entry){handler, ctx};
   ops->entries[ops->entries_n++] = e;
+}
+
+void ops_set_fallback(struct ops *ops, const struct op_handler *handler, void *ctx)
+{
+  ops->fallback = (struct op_entry){handler, ctx};
 }
 
 bool ops_has(const struct ops *ops, const char *name)
@@ -145,6 +151,7 @@ int op_submit(struct ops *ops, struct op *op, struct err *err)
 {
   assert(op->state == OP_NEW && op->client && op->client->on_done);
   const struct op_entry *entry = find(ops, op->name);
+  if (!entry && ops->fallback.handler) entry = &ops->fallback;
   if (!entry) return err_set(err, ERR_UNSUPPORTED, 0, "nothing here answers \"%s\"", op->name);
   int rc = ops->check ? ops->check(&op->args, err) : 0;
   if (rc == 0) rc = admit(ops, op, err);

@@ -76,6 +76,8 @@ void ops_set_check(struct ops *ops, int (*check)(const struct val *v, struct err
 
 /* The handler table must outlive ops. A name registered twice is a bug (abort). */
 void ops_register(struct ops *ops, const struct op_handler *handler, void *ctx);
+/* Answers every name that nobody registered: in a worker process, by asking the host. */
+void ops_set_fallback(struct ops *ops, const struct op_handler *handler, void *ctx);
 bool ops_has(const struct ops *ops, const char *name);
 size_t ops_in_flight(const struct ops *ops);
 
