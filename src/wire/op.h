@@ -31,7 +31,7 @@ struct volume_spec {
 
 enum network_mode { NETWORK_NONE, NETWORK_OPEN, NETWORK_ALLOW };
 
-/* sandbox.create */
+/* sandbox.create: the fields of API.md by their names there */
 struct create_args {
   char *engine, *image; /* never NULL after defaults */
   struct strv gpu;      /* preference list, "T4", "A100:2"; empty = CPU tier */
@@ -54,12 +54,29 @@ struct create_args {
   char *app_id, *name; /* app_id never NULL after defaults; name NULL = none */
 };
 
+/* What stands in where the caller says nothing. */
+struct create_defaults {
+  const char *engine, *image, *network; /* NULL: "local", "host", "none" */
+};
+
+/* Every parse function fills *ret, which the caller frees; a failure leaves nothing to free. */
+int create_args_parse(const struct val *args, const struct create_defaults *defaults,
+                      struct create_args *ret, struct err *err);
 void create_args_free(struct create_args *a);
 
-/* sandbox.exec */
+/* What `config` shows: engine image gpu cpu memory disk pids timeout idle_timeout … with defaults
+ * filled in, without env (it may carry secrets), tags, app_id and name. */
+struct val create_args_config(const struct create_args *a);
+
+/* { KEY = "VALUE" } of a strv map. */
+struct val strv_to_map(const struct strv *map);
+
+/* sandbox.exec: { sandbox_id, command = text | list, timeout, cwd, env, user, stdin, max_output,
+ * on_overflow, stream = bool, stdin_stream = bool } */
 enum overflow_mode { OVERFLOW_TRUNCATE, OVERFLOW_KILL };
 
 struct exec_args {
+  char *sandbox_id;
   struct strv argv;    /* a string command is { "/bin/sh", "-c", command } */
   uint64_t timeout_ms; /* 0 = the sandbox's remaining life */
   char *cwd, *user;    /* NULL = the sandbox's */
@@ -72,7 +89,49 @@ struct exec_args {
   bool stream; /* send chunks as they come */
 };
 
+int exec_args_parse(const struct val *args, struct exec_args *ret, struct err *err);
 void exec_args_free(struct exec_args *a);
+
+/* status, terminate, get, detach: { sandbox_id, engine } */
+struct target_args {
+  char *sandbox_id;
+  char *engine; /* NULL: whichever has it */
+};
+
+int target_args_parse(const char *op, const struct val *args, struct target_args *ret,
+                      struct err *err);
+void target_args_free(struct target_args *a);
+
+/* sandbox.list: { tags, app_id, state, name, engine }, each NULL or empty: any */
+struct list_args {
+  struct strv tags;
+  char *app_id, *state, *name, *engine;
+};
+
+int list_args_parse(const struct val *args, struct list_args *ret, struct err *err);
+void list_args_free(struct list_args *a);
+
+/* sandbox.extend: { sandbox_id, seconds } */
+struct extend_args {
+  char *sandbox_id;
+  uint32_t seconds; /* to add */
+};
+
+int extend_args_parse(const struct val *args, struct extend_args *ret, struct err *err);
+void extend_args_free(struct extend_args *a);
+
+/* sandbox.price: { engine, gpu, timeout } */
+struct price_args {
+  char *engine; /* NULL: the default one */
+  struct strv gpu;
+  uint32_t timeout_s;
+};
+
+int price_args_parse(const struct val *args, struct price_args *ret, struct err *err);
+void price_args_free(struct price_args *a);
+
+/* Ops without arguments (sandbox.engines, sandbox.gpus): refuses any field. */
+int no_args_parse(const char *op, const struct val *args, struct err *err);
 
 enum outcome_reason {
   REASON_EXITED,
@@ -102,5 +161,12 @@ struct outcome {
 };
 
 void outcome_free(struct outcome *o);
+
+/* { ok, reason, exit_code, signal, stdout, stderr, truncated = { stdout, stderr }, stdout_bytes,
+ * stderr_bytes, duration_ms, usage = { cpu_ms, max_rss_mib } }. Moves the captured output out. */
+struct val outcome_print(struct outcome *o);
+
+/* "SIGKILL", "SIGRTMIN+3"; out has at least 24 bytes. */
+const char *signal_name(int signal, char out[24]);
 
 #endif
