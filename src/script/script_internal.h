@@ -1,0 +1,275 @@
+#ifndef REGOLITH_SCRIPT_INTERNAL_H
+#define REGOLITH_SCRIPT_INTERNAL_H
+
+/* Inside src/script only. Four parts: what library functions written in C use (first), the state of
+ * a script and of a task, the scheduler, and who opens which library.
+ *
+ * For embedded Lua (lua/regolith/…) the way in is `require "regolith.core"`, which scripts cannot
+ * name; its functions are described above lib_core.c. */
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/val.h"
+#include "core/loop.h"
+#include "core/op.h"
+#include "script/script.h"
+#include "wire/op.h"
+
+/* --- For library functions ------------------------------------------------------------------ */
+
+struct script *script_of(lua_State *L);
+
+/* A loop in C calls this every thousand steps or so. It returns while the loop may go on, and costs
+ * next to nothing then. When the slice is over it yields by lua_yieldk(L, 0, ctx, k), so that the
+ * loop goes on in k (k NULL: this loop cannot stop half-way); it raises where the script has been
+ * cancelled or ran 50 ms where nothing can yield. */
+void script_pause(lua_State *L, lua_KContext ctx, lua_KFunction k);
+
+/* The same question for C that holds something a raised error would leak: true = stop soon, free
+ * what you hold and call script_pause. */
+bool script_must_pause(lua_State *L);
+
+/* Raises an ordinary error unless `bytes` more fit below the soft cap (after a collection if need
+ * be). For results whose size the caller chose. */
+void script_check_memory(lua_State *L, size_t bytes);
+
+/* Raises err as an error table { code, status, message, … } with __tostring. */
+int script_raise(lua_State *L, const struct err *err);
+int script_raise_arg(lua_State *L, const char *field, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void script_push_err(lua_State *L, const struct err *err);
+
+/* The other way: any error value as a struct err, for the host. Runs no Lua. */
+void script_err_from(lua_State *L, int idx, struct err *ret_err);
+
+/* Lua ↔ plain data. script_to_val raises nothing: it frees what it built, and err names the path of
+ * the field at fault. script_push_val raises when memory is short. */
+int script_to_val(lua_State *L, int idx, struct val *ret_val, struct err *err);
+enum val_null { NULL_SKIP /* nil in maps is absent */, NULL_MARK /* json.null */ };
+void script_push_val(lua_State *L, const struct val *v, enum val_null nulls);
+
+/* Seconds from a number or "250ms" "90s" "5m" "2h"; raises invalid_argument naming the field. */
+double script_check_duration(lua_State *L, int idx, const char *field);
+
+/* Loads text only (never bytecode) in steps that keep to the time rules. As luaL_loadbuffer. */
+int script_load_text(lua_State *L, const char *text, size_t len, const char *chunk_name);
+
+/* --- A task ---------------------------------------------------------------------------------- */
+
+enum task_state {
+  TASK_READY,   /* in the ready queue */
+  TASK_RUNNING, /* on the Lua stack now */
+  TASK_BLOCKED, /* waits for a wake-up */
+  TASK_ENDED
+};
+enum task_outcome { OUTCOME_NONE, OUTCOME_OK, OUTCOME_ERROR, OUTCOME_CANCELLED };
+
+/* Lives in a Lua userdata (user values: thread, results or error, traceback) that the registry
+ * anchors while the task is alive. */
+struct task {
+  struct script *script;
+  lua_State *co; /* its thread, anchored by the userdata; NULL once ended */
+  uint64_t id;   /* from 1 in its script; 1 is the main task */
+  char name[32]; /* for people */
+  enum task_state state;
+  enum task_outcome outcome;
+  struct task *parent;  /* NULL for the root of a tree, and once the parent has ended */
+  struct list children; /* struct task.sibling: alive, or ended with an error nobody looked at */
+  struct list sibling;
+  size_t live_children; /* of them, not ended */
+  struct group *group;  /* that it was spawned in, or NULL */
+  struct list member;   /* struct group.members */
+  struct list ready;    /* struct script.ready */
+  struct list waiters;  /* struct task.waiting: who waits for its end */
+  struct list waiting;  /* in the list of what it waits for */
+  struct timer timer;   /* its sleep, or the limit of its wait */
+  struct list calls;    /* struct call.node, innermost first */
+  bool timed_out;       /* the timer woke it */
+  bool counted;         /* while blocked: the world outside can wake it (struct script.outside) */
+  bool daemon;          /* nobody joins it; ends with the script */
+  bool joining;         /* its body is over, it waits for its children */
+  bool observed;        /* somebody waited for it: its error is theirs */
+  bool cancelled;       /* asked to end */
+  bool raised;          /* … and the error was raised in it, so cleanup is running */
+  enum err_kind why;    /* of the cancel */
+  uint64_t raised_at;   /* struct script.epoch at the last raise, 0 = never */
+};
+
+/* --- A group: tasks with one limit, one deadline and one fate --------------------------------- */
+
+enum group_mode { GROUP_RAISE, GROUP_COLLECT, GROUP_RACE };
+
+/* Lives in a userdata (user value 1: the first error; 2: the owner's table of tasks). */
+struct group {
+  struct script *script;
+  enum group_mode mode;
+  size_t live, limit;  /* limit 0 = none */
+  struct list members; /* struct task.member, alive */
+  struct list waiters; /* struct task.waiting: for a free place, or for the end */
+  struct timer deadline;
+  struct list node; /* struct script.groups while the deadline runs */
+  bool failed;      /* first error is set */
+  bool expired;     /* the deadline passed */
+  bool decided;     /* a race was won */
+};
+
+/* --- A script --------------------------------------------------------------------------------- */
+
+enum script_stage {
+  STAGE_NEW,
+  STAGE_MAIN,    /* the main task runs */
+  STAGE_HOOKS,   /* on_exit hooks run */
+  STAGE_STOPPED, /* no Lua runs any more; ops are ending */
+  STAGE_DONE
+};
+
+/* struct script.attention: why the hook should look; set by the signal handler too. */
+enum {
+  ATTENTION_SLICE = 1,   /* the slice is over */
+  ATTENTION_STRETCH = 2, /* … and 50 ms more */
+  ATTENTION_MEMORY = 4,  /* over the soft cap, or nearly */
+  ATTENTION_CANCEL = 8   /* the current task is to be cancelled */
+};
+
+struct on_exit_hook;
+
+struct script {
+  /* given */
+  char *name, *path, *dir; /* owned; path and dir may be NULL */
+  struct strv args, env, read_dirs, write_dirs;
+  bool full_stdlib;
+  struct loop *loop;
+  struct ops *ops;
+  uint64_t owner, grace_ms;
+  struct script_hooks hooks;
+  void *hooks_data;
+
+  /* Lua */
+  lua_State *L;                /* the main thread: holds what is anchored, runs no script code */
+  lua_State *volatile running; /* the coroutine now running, NULL outside of a slice */
+  volatile unsigned attention; /* ATTENTION_… */
+  unsigned walls;              /* C calls that cannot yield between the task and `running` */
+  unsigned close_depth;        /* nested coroutine.close */
+  bool host_yield;             /* the yield under way is the runtime's, not the script's */
+  uint64_t epoch;              /* counts cancels that were raised */
+
+  /* memory, bytes */
+  size_t mem, mem_peak, mem_soft, mem_hard;
+  bool mem_cut; /* the soft cap ended the script; cleanup has a little more */
+
+  /* tasks */
+  enum script_stage stage;
+  struct task *current, *main;
+  struct list ready;  /* struct task.ready */
+  struct list groups; /* with a deadline running */
+  struct list calls;  /* struct call.all: ops in flight */
+  size_t tasks;       /* alive */
+  size_t outside;     /* blocked tasks that a timer or an op will wake, and deadlines */
+  size_t daemons;     /* alive */
+  uint64_t next_task;
+  uint64_t slice_start_ns; /* CPU of the thread */
+  uint64_t cpu_ns, preempts;
+
+  /* the end */
+  enum script_end end; /* SCRIPT_OK until something went wrong */
+  struct err end_err;
+  bool cancelled;  /* script_cancel was called, or a limit hit */
+  char *traceback; /* owned, or NULL */
+  struct timer grace;
+  struct defer settle; /* moves the stage on from outside of Lua */
+  struct sched *sched;
+  struct list run_node; /* struct sched.runnable */
+  bool runnable;
+};
+
+/* --- Scheduler (sched.c) --------------------------------------------------------------------- */
+
+int sched_attach(struct script *s, struct err *err);
+void sched_detach(struct script *s);
+void sched_ready(struct task *t); /* appends to the ready queue, wakes the script */
+void sched_unready(struct task *t);
+void sched_run_soon(struct script *s);
+void sched_set_running(struct script *s, lua_State *L); /* arms the hook where attention asks */
+void sched_attend(struct script *s, unsigned why);      /* from inside Lua or from the loop */
+
+/* --- Blocking (task.c) ------------------------------------------------------------------------ */
+
+/* Raises unless the current task can block here, and raises a pending cancel. what: for people. */
+void task_check_blocking(lua_State *L, const char *what);
+/* Gives up the processor until task_wake; to be returned from a C function: return task_block(…).
+ * k begins with task_check_cancel, unless it has to clean up first. timeout_ms UINT64_MAX = none.
+ */
+int task_block(lua_State *L, uint64_t timeout_ms, bool outside, lua_KContext ctx, lua_KFunction k);
+int task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k);
+void task_wake(struct task *t); /* of a blocked task; else nothing */
+void task_check_cancel(lua_State *L);
+bool task_must_raise(const struct task *t); /* cancelled and not yet told */
+int task_raise_cancel(lua_State *L);        /* never returns */
+
+struct task *task_current(lua_State *L);
+struct task *task_check(lua_State *L, int arg);
+struct task *task_new(lua_State *L, int nargs, struct task *parent, const char *name);
+void task_cancel(struct task *t, enum err_kind why); /* with all below it */
+void task_died(struct task *t, int status);          /* an error left its root */
+void task_end(struct task *t, enum task_outcome outcome);
+
+/* Lets an error that carries a cancel pass through what would catch it: true when the current task
+ * was told to end since `epoch`. */
+bool task_moved(lua_State *L, uint64_t epoch);
+
+/* --- Calls: ops of a task (call.c) ------------------------------------------------------------ */
+
+int call_start(lua_State *L); /* core.call */
+void call_cancel_all(struct task *t, enum err_kind why);
+void call_drop_all(struct task *t); /* the task will not come back */
+int call_input(lua_State *L);
+
+/* --- The script's life (script.c) --------------------------------------------------------------
+ */
+
+void script_main_ended(struct script *s);
+void script_stop(struct script *s); /* from now on no Lua of it runs */
+void script_check_idle(struct script *s);
+void script_over_memory(struct script *s);
+void script_fail(struct script *s, enum script_end end, const struct err *err);
+
+/* --- Coroutines (coro.c) ------------------------------------------------------------------------
+ */
+
+/* Flags kept beside the script pointer in each thread's extra space. */
+enum { THREAD_HELD = 1 /* its task runs or blocks in it */, THREAD_TASK = 2 };
+void thread_set_flags(lua_State *L, unsigned flags);
+unsigned thread_flags(lua_State *L);
+bool coro_can_yield(lua_State *L); /* to the scheduler */
+
+/* Lines that point into the script, from the stack of L; pushes a string. */
+void script_push_traceback(lua_State *L, lua_State *of, int level);
+
+/* --- Libraries: each function leaves its library in place (globals, package.loaded) --------------
+ */
+
+void coro_open(lua_State *L);     /* coroutine, pcall, xpcall */
+void lib_base_open(lua_State *L); /* print, load, setmetatable, collectgarbage, … */
+void lib_require_open(lua_State *L);
+void lib_io_open(lua_State *L);   /* io, os */
+void lib_core_open(lua_State *L); /* regolith.core, for embedded modules */
+void lib_json_open(lua_State *L);
+void lib_script_open(lua_State *L); /* args, env, log, progress, on_exit */
+
+/* Pushes the module; raises if it is not there. For the lazy globals. */
+void lib_require(lua_State *L, const char *name);
+
+/* Opens everything for the state of s; runs in a protected call. */
+int state_open_libs(lua_State *L);
+int state_new(struct script *s, struct err *err);
+void state_close(struct script *s);
+
+/* Registry keys: addresses. */
+extern const char script_key_tasks, script_key_core, script_key_error_mt, script_key_embedded_env;
+
+#endif
