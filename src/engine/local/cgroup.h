@@ -79,7 +79,6 @@ struct cgroup_limits {
  * clone. */
 struct cgroup_entry {
   int into_fd;        /* for clone_args.cgroup with CLONE_INTO_CGROUP; -1: do without the flag */
-  int procs_fd;       /* private: cgroup.procs of the v2 group where CLONE_INTO_CGROUP is missing */
   int v1_tasks_fd[4]; /* private */
   int box_fd;         /* the box's cgroup2 directory, for cgroup_leaves_init; -1 if none */
   int oom_fd;         /* v1: memory.oom_control of the box, for cgroup_leaves_init; -1 if none */
