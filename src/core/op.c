@@ -205,3 +205,8 @@ void op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len
   assert(op->state == OP_STARTING || op->state == OP_RUNNING);
   if (op->client->on_chunk) op->client->on_chunk(op, stream, data, len);
 }
+
+void op_input_full(struct op *op, bool full)
+{
+  if (op->state == OP_RUNNING && op->client->on_input_full) op->client->on_input_full(op, full);
+}

@@ -25,6 +25,9 @@ enum op_stream { OP_STDOUT = 1, OP_STDERR = 2, OP_EVENT = 3 /* an encoded val */
 struct op_client {
   /* 0 or more times, in order, before on_done; data is valid during the call only. May be NULL. */
   void (*on_chunk)(struct op *op, enum op_stream stream, const void *data, size_t len);
+  /* Input is piling up before a reader that is slow (true): send no more until (false). May be
+   * NULL. Like on_chunk it comes from the loop, before on_done. */
+  void (*on_input_full)(struct op *op, bool full);
   /* Once. err is NULL on success, and op->result is set. The client owns the op from here on. */
   void (*on_done)(struct op *op, const struct err *err);
 };
@@ -100,6 +103,7 @@ void op_flow(struct op *op, bool paused);
 
 /* For handlers. */
 void op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len);
+void op_input_full(struct op *op, bool full);
 void op_finish(struct op *op, const struct err *err); /* err NULL: success with op->result */
 
 #endif

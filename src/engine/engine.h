@@ -70,6 +70,9 @@ struct exec_op {
   const struct exec_args *args; /* valid until on_done */
   /* In order, before on_done; data is valid during the call only. */
   void (*on_chunk)(struct exec_op *op, enum exec_stream stream, const void *data, size_t len);
+  /* What exec_input queues has grown past 256 KiB (true), or is below 64 KiB again (false): a stdin
+   * that the command does not read must not fill this process. May be NULL. */
+  void (*on_input_full)(struct exec_op *op, bool full);
   /* err: nothing ran (exec_failed), or an argument was wrong (a bad cwd or user). NULL: it ran, or
    * could not be executed as a shell would say it (exit 126 and 127), and the fields below say how
    * it ended. */

@@ -65,6 +65,9 @@ void script_start(struct script *script); /* runs from the next turn of the loop
  * it runs any more. A second call with force skips what cleanup is left. err says what to report.
  */
 void script_cancel(struct script *script, enum script_end why, const struct err *err, bool force);
+/* While held no slice of the script starts: what it prints cannot be taken now. Its timers and ops
+ * run on. script_cancel ends a hold. */
+void script_hold(struct script *script, bool hold);
 void script_free(struct script *script); /* only before start or once on_done came */
 
 struct script_stats {
