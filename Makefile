@@ -74,6 +74,18 @@ $(BUILD)/%.o: %.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# The seccomp program is made here, so that the binary needs no libseccomp.
+$(BUILD)/seccomp_gen: src/engine/local/seccomp_gen.c src/engine/local/seccomp_table.def
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)
+	$(Q)$(CC) -std=gnu11 -O1 $(WARN) -Isrc -D_GNU_SOURCE -o $@ $< -lseccomp
+
+$(BUILD)/gen/seccomp_program.h: $(BUILD)/seccomp_gen
+	@mkdir -p $(@D)
+	$(Q)$< >$@
+
+$(BUILD)/src/engine/local/walls.o: $(BUILD)/gen/seccomp_program.h
+
 # The Lua that the binary carries: lua/regolith/task.lua is the module "regolith.task".
 $(BUILD)/gen/embedded.S: tools/embed.sh $(LUA_SRC)
 	@mkdir -p $(@D)

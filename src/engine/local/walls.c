@@ -1,0 +1,152 @@
+/* Walls: what a sandbox's processes lose for good before the first command runs.
+ *
+ * Each wall is one that cannot be taken down again from inside: the bounding set only shrinks,
+ * no_new_privs and filters are inherited and stay, Landlock rulesets only add up. What a command
+ * gets on top (its user, its directory, its descriptors) is the agent's work; what it may reach is
+ * decided by namespaces and mounts before.
+ *
+ * The filter comes from seccomp_table.def by way of a header made at build time; the program does
+ * not link libseccomp. It is loaded with SECCOMP_FILTER_FLAG_SPEC_ALLOW: without it kernels before
+ * 5.16 slow every filtered process down by turning store bypass off, which guards against other
+ * code in the same process, not in others.
+ *
+ * Runs in the agent (a fork without exec) and in vfork children: system calls only. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/local/walls.h"
+#include "seccomp_program.h"
+
+#define NOFILE_SOFT 1024
+#define NOFILE_HARD 524288
+#define MIB         (1024ull * 1024)
+
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
+
+const char *walls_step_name(enum walls_step step)
+{
+  static const char *const names[] = {
+      [WALLS_DONE] = "nothing",
+      [WALLS_SIGNALS] = "the signal actions",
+      [WALLS_AMBIENT] = "the ambient capabilities",
+      [WALLS_BOUNDING] = "the capability bounding set",
+      [WALLS_DUMPABLE] = "the dumpable flag",
+      [WALLS_NO_NEW_PRIVS] = "no_new_privs",
+      [WALLS_LANDLOCK] = "the Landlock ruleset",
+      [WALLS_SECCOMP] = "the seccomp filter",
+      [WALLS_RLIMIT] = "the resource limits",
+  };
+  return (unsigned)step < sizeof names / sizeof *names ? names[step] : "?";
+}
+
+/* exec resets handlers but keeps what is ignored, and the host may have been started with SIGINT or
+ * SIGHUP ignored. Numbers that cannot be set (KILL, STOP, libc's own) stay as they are. */
+static void default_signals(void)
+{
+  for (int sig = 1; sig < NSIG; sig++) {
+    struct sigaction now;
+    if (sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN) signal(sig, SIG_DFL);
+  }
+}
+
+static int reduce_bounding_set(void)
+{
+  for (unsigned long cap = 0; cap < 64; cap++) {
+    int have = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
+    if (have < 0) break; /* past the last one this kernel knows */
+    if (have == 0 || (WALLS_CAPABILITIES & 1ull << cap)) continue;
+    if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) return -errno;
+  }
+  return 0;
+}
+
+int walls_load_seccomp(void)
+{
+  struct sock_fprog program = {
+      .len = sizeof seccomp_program / sizeof *seccomp_program,
+      .filter = (struct sock_filter *)(uintptr_t)seccomp_program,
+  };
+  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) == 0)
+    return 0;
+  if (errno != EINVAL) return -errno; /* before 4.17 there is no such flag */
+  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0 ? 0 : -errno;
+}
+
+int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_step)
+{
+  default_signals();
+  *ret_step = WALLS_AMBIENT;
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) return -errno;
+  *ret_step = WALLS_BOUNDING;
+  int r = reduce_bounding_set();
+  if (r < 0) return r;
+  *ret_step = WALLS_DUMPABLE;
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) return -errno;
+  *ret_step = WALLS_NO_NEW_PRIVS;
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return -errno;
+  *ret_step = WALLS_LANDLOCK;
+  if (conf->landlock_fd >= 0 && syscall(SYS_landlock_restrict_self, conf->landlock_fd, 0) < 0)
+    return -errno;
+  *ret_step = WALLS_SECCOMP;
+  if (!conf->no_seccomp && (r = walls_load_seccomp()) < 0) return r;
+  *ret_step = WALLS_DONE;
+  return 0;
+}
+
+/* Within what this process may have: without CAP_SYS_RESOURCE the hard limit cannot rise. */
+static int set_limit(int resource, rlim_t soft, rlim_t hard)
+{
+  struct rlimit now;
+  if (getrlimit((unsigned)resource, &now) < 0) return -errno;
+  if (hard > now.rlim_max) hard = now.rlim_max;
+  if (soft > hard) soft = hard;
+  struct rlimit want = {soft, hard};
+  return setrlimit((unsigned)resource, &want) < 0 ? -errno : 0;
+}
+
+static int set_limits(const struct walls_limits *l)
+{
+  const struct {
+    int resource;
+    rlim_t soft, hard;
+    bool wanted;
+  } all[] = {
+      {RLIMIT_CORE, 0, 0, true},
+      {RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB, true},
+      {RLIMIT_STACK, 8 * MIB, RLIM_INFINITY, true},
+      {RLIMIT_NOFILE, l->nofile ? l->nofile : NOFILE_SOFT, l->nofile ? l->nofile : NOFILE_HARD,
+       true},
+      {RLIMIT_NPROC, l->nproc, l->nproc, l->nproc != 0},
+      {RLIMIT_AS, l->as_bytes, l->as_bytes, l->as_bytes != 0},
+      {RLIMIT_FSIZE, l->fsize_bytes, l->fsize_bytes, l->fsize_bytes != 0},
+  };
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    int r = all[i].wanted ? set_limit(all[i].resource, all[i].soft, all[i].hard) : 0;
+    if (r < 0) return r;
+  }
+  return 0;
+}
+
+int walls_close_command(const struct walls_limits *limits, enum walls_step *ret_step)
+{
+  *ret_step = WALLS_RLIMIT;
+  int r = set_limits(limits);
+  if (r < 0) return r;
+  *ret_step = WALLS_SIGNALS;
+  sigset_t none;
+  sigemptyset(&none);
+  if (signal(SIGPIPE, SIG_DFL) == SIG_ERR || sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+    return -errno;
+  *ret_step = WALLS_DONE;
+  return 0;
+}
