@@ -26,8 +26,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define NR_LIMIT 1024 /* numbers looked at; the program answers ENOSYS from the last known one on  \
-                       */
+#define NR_LIMIT                                                                                   \
+  1024 /* numbers looked at; the program answers ENOSYS from the last known one on                 \
+        */
 #define X32_BIT 0x40000000u
 
 enum action {
@@ -61,11 +62,11 @@ static const struct row {
   enum action action;
   enum only only;
 } table[] = {
-#define ALLOW(name)            {#name, -1, ACT_ALLOW, ON_ALL},
-#define ALLOW_NR(name, nr)     {#name, nr, ACT_ALLOW, ON_ALL},
-#define ALLOW_NR_X86(name, nr) {#name, nr, ACT_ALLOW, ON_X86},
-#define CHECK(name, check)     {#name, -1, check, ON_ALL},
-#define REFUSE(name)           {#name, -1, ACT_EPERM, ON_ALL},
+#define ALLOW(name)             {#name, -1, ACT_ALLOW, ON_ALL},
+#define ALLOW_NR(name, nr)      {#name, nr, ACT_ALLOW, ON_ALL},
+#define ALLOW_NR_X86(name, nr)  {#name, nr, ACT_ALLOW, ON_X86},
+#define CHECK_ARGS(name, check) {#name, -1, check, ON_ALL},
+#define REFUSE(name)            {#name, -1, ACT_EPERM, ON_ALL},
 #include "engine/local/seccomp_table.def"
 };
 
