@@ -1,6 +1,6 @@
 -- Settings of luacheck, for the Lua that the binary embeds, the examples, the specs and the tools.
 std = "lua54"
-max_line_length = 120
+max_line_length = 100
 max_cyclomatic_complexity = 25
 codes = true
 exclude_files = { "lua/types" } -- annotations for people and editors, never run
