@@ -7,7 +7,7 @@ exclude_files = { "lua/types" } -- annotations for people and editors, never run
 
 -- What a script sees besides the standard library.
 local script_globals = {
-  "retry", "on_exit", "budget", "progress", "log", "args", "env",
+  "task", "retry", "on_exit", "budget", "progress", "log", "json", "http", "args", "env",
 }
 files["examples"] = { read_globals = script_globals }
 files["lua/regolith"] = { read_globals = script_globals }

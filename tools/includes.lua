@@ -1,5 +1,8 @@
--- Checks every #include of src/ against tools/includes.txt: which part may include which, that a header includes only
--- base, that an x_internal.h stays inside its folder, and which parts may include which library. Usage:
+-- Checks every #include of src/ against tools/includes.txt: which part may include which, that a
+-- header includes only base, that an x_internal.h stays inside its folder, and which parts may
+-- include which library. Usage:
+--
+--
 --   lua5.4 tools/includes.lua [ROOT]      ROOT holds src/ and tools/includes.txt; default "."
 local root = arg[1] or "."
 local parts, exceptions, libraries = {}, {}, {}

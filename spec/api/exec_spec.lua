@@ -9,17 +9,21 @@ describe("exec", function()
   teardown(function() sb:terminate() end)
 
   local function invalid(field, ...)
-    return expect.raises({ code = "invalid_argument", status = 400, field = field }, sb.exec, sb, ...)
+    return expect.raises({ code = "invalid_argument", status = 400, field = field }, sb.exec, sb,
+      ...)
   end
 
   it("has every field of a result, and no other", function()
     local r = sb:exec { "sh", "-c", "echo out; echo err >&2" }
     local want = {
       ok = "boolean", reason = "string", exit_code = "number", stdout = "string", stderr = "string",
-      truncated = "table", stdout_bytes = "number", stderr_bytes = "number", duration_ms = "number", usage = "table",
+      truncated = "table", stdout_bytes = "number", stderr_bytes = "number",
+      duration_ms = "number", usage = "table",
     }
     for k, kind in pairs(want) do assert.equal(kind, type(r[k]), "result." .. k) end
-    for k in pairs(r) do assert.is_truthy(want[k] or k == "signal", "unexpected field " .. tostring(k)) end
+    for k in pairs(r) do
+      assert.is_truthy(want[k] or k == "signal", "unexpected field " .. tostring(k))
+    end
     assert.equal(4, r.stdout_bytes)
     assert.equal(4, r.stderr_bytes)
     assert.is_false(r.truncated.stdout)
@@ -85,7 +89,8 @@ describe("exec", function()
 
   it("raises command_failed where asked, with the result", function()
     assert.is_true(sb:exec({ "true", check = true }).ok)
-    local e = expect.raises({ code = "command_failed" }, sb.exec, sb, { "sh", "-c", "echo why >&2; exit 9" }, { check = true })
+    local e = expect.raises({ code = "command_failed" }, sb.exec, sb,
+      { "sh", "-c", "echo why >&2; exit 9" }, { check = true })
     assert.equal(9, e.result.exit_code)
     assert.equal("why\n", e.result.stderr)
     expect.contains(e.message, "9")
@@ -95,7 +100,8 @@ describe("exec", function()
     assert.equal(2, e.result.exit_code)
     local good = sb:exec { "true" }
     assert.equal(good, good:check())
-    e = expect.raises({ code = "command_failed" }, sb.exec, sb, { "sleep", "9", timeout = 0.2, check = true })
+    e = expect.raises({ code = "command_failed" }, sb.exec, sb,
+      { "sleep", "9", timeout = 0.2, check = true })
     assert.equal("timeout", e.result.reason)
   end)
 
@@ -117,7 +123,9 @@ describe("exec", function()
     it("get what comes while the command still runs", function()
       local first
       local start = task.now()
-      sb:exec("echo now; sleep 1", { on_stdout = function() first = first or task.now() - start end })
+      sb:exec("echo now; sleep 1", {
+        on_stdout = function() first = first or task.now() - start end,
+      })
       expect.between(0, 0.7, first, "seconds until the first chunk")
       expect.between(0.95, 3, task.now() - start, "seconds until the end")
     end)
@@ -136,7 +144,8 @@ describe("exec", function()
 
     it("that fail end the command, and the error is the caller's", function()
       local start = task.now()
-      local ok, e = pcall(sb.exec, sb, "echo go; sleep 30", { on_stdout = function() error { mine = true } end })
+      local ok, e = pcall(sb.exec, sb, "echo go; sleep 30",
+        { on_stdout = function() error { mine = true } end })
       assert.is_false(ok)
       assert.is_true(type(e) == "table" and e.mine)
       expect.between(0, 5, task.now() - start, "seconds")
@@ -161,7 +170,8 @@ describe("a cancelled exec", function()
   it("by task.timeout raises timeout", function()
     local sb <close> = sandbox.create {}
     local start = task.now()
-    expect.raises({ code = "timeout" }, task.timeout, 0.3, function() return sb:exec { "sleep", "30" } end)
+    expect.raises({ code = "timeout" }, task.timeout, 0.3,
+      function() return sb:exec { "sleep", "30" } end)
     expect.between(0.28, 2, task.now() - start, "seconds")
   end)
 end)

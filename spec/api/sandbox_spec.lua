@@ -1,11 +1,12 @@
--- The sandbox module, field by field: what create takes and refuses, what a handle and a status show, what list, get,
--- run, tags, names, idle time-outs, extend and the events do.
+-- The sandbox module, field by field: what create takes and refuses, what a handle and a status
+-- show, what list, get, run, tags, names, idle time-outs, extend and the events do.
 local sandbox = require "sandbox"
 local task = require "task"
 local expect = require "spec.support.expect"
 
 local function invalid(field, opts, match)
-  return expect.raises({ code = "invalid_argument", status = 400, field = field, match = match }, sandbox.create, opts)
+  return expect.raises({ code = "invalid_argument", status = 400, field = field, match = match },
+    sandbox.create, opts)
 end
 
 -- Seconds since the epoch of YYYY-MM-DDTHH:MM:SSZ; only differences are used.
@@ -37,7 +38,8 @@ describe("sandbox.create", function()
   end)
 
   it("gives a handle with its fields", function()
-    local sb <close> = sandbox.create { tags = { run = "42", kind = "test" }, app_id = "mine", name = "db", timeout = 77 }
+    local sb <close> = sandbox.create { tags = { run = "42", kind = "test" }, app_id = "mine",
+      name = "db", timeout = 77 }
     assert.is_truthy(sb.sandbox_id:match "^sb_[0-9a-z]+$" and #sb.sandbox_id == 13, sb.sandbox_id)
     assert.equal("mine", sb.app_id)
     assert.equal("db", sb.name)
@@ -58,7 +60,8 @@ describe("sandbox.create", function()
   end)
 
   it("takes durations and sizes in each form", function()
-    local sb <close> = sandbox.create { timeout = "5m", idle_timeout = "90s", memory = "512MiB", disk = "2GiB", pids = 64 }
+    local sb <close> = sandbox.create { timeout = "5m", idle_timeout = "90s", memory = "512MiB",
+      disk = "2GiB", pids = 64 }
     assert.equal(300, sb.config.timeout)
     assert.equal(90, sb.config.idle_timeout)
     assert.equal(512, sb.config.memory)
@@ -130,7 +133,8 @@ describe("sandbox.create", function()
       local ok, e = pcall(sandbox.create, opts)
       assert.is_false(ok)
       assert.equal("table", type(e))
-      assert.is_truthy(e.code == "unsupported" or e.code == "capacity" or e.code == "denied", expect.show(e))
+      assert.is_truthy(e.code == "unsupported" or e.code == "capacity" or e.code == "denied",
+        expect.show(e))
       assert.equal(field, e.field)
     end
     unsupported({ gpu = "T4" }, "gpu")
@@ -161,7 +165,8 @@ describe("sandbox.create", function()
   end)
 
   it("gives the environment, working directory and user asked for to every command", function()
-    local sb <close> = sandbox.create { env = { A = "1", B = "two words" }, cwd = "/usr/bin", user = "nobody" }
+    local sb <close> = sandbox.create { env = { A = "1", B = "two words" }, cwd = "/usr/bin",
+      user = "nobody" }
     assert.equal("1/two words\n", sb:exec("echo $A/$B").stdout)
     assert.equal("/usr/bin\n", sb:exec("pwd").stdout)
     assert.equal("nobody\n", sb:exec("id -un").stdout)
@@ -175,7 +180,8 @@ describe("sandbox.create", function()
     local sb <close> = sandbox.create {}
     local r = sb:exec { "env" }
     for name in r.stdout:gmatch "([^=\n]+)=" do
-      assert.is_truthy(({ PATH = 1, HOME = 1, PWD = 1, SHLVL = 1, _ = 1, LANG = 1, USER = 1, LOGNAME = 1, HOSTNAME = 1,
+      assert.is_truthy(({ PATH = 1, HOME = 1, PWD = 1, SHLVL = 1, _ = 1, LANG = 1, USER = 1,
+        LOGNAME = 1, HOSTNAME = 1,
         TERM = 1, SHELL = 1, TMPDIR = 1 })[name], "unexpected variable " .. name)
     end
     expect.lacks(r.stdout, "REGOLITH_BUILD")
@@ -319,8 +325,10 @@ describe("sandbox.list", function()
     assert.is_true(set[a.sandbox_id])
     set = ids()
     assert.is_true(set[a.sandbox_id])
-    expect.raises({ code = "invalid_argument", field = "tag", match = "tags" }, sandbox.list, { tag = {} })
-    expect.raises({ code = "invalid_argument", field = "state" }, sandbox.list, { state = "asleep" })
+    expect.raises({ code = "invalid_argument", field = "tag", match = "tags" }, sandbox.list,
+      { tag = {} })
+    expect.raises({ code = "invalid_argument", field = "state" }, sandbox.list,
+      { state = "asleep" })
   end)
 end)
 
@@ -342,7 +350,8 @@ describe("life-time", function()
       task.sleep(0.1)
       assert.equal("running", sb:status().status)
     end
-    expect.eventually(3, "the idle time-out", function() return sb:status().status == "terminated" end)
+    expect.eventually(3, "the idle time-out",
+      function() return sb:status().status == "terminated" end)
     expect.raises({ code = "sandbox_timeout", status = 408 }, sb.exec, sb, { "true" })
     assert.equal("sandbox_timeout", sb:status().reason)
   end)
@@ -386,7 +395,7 @@ describe("life-time", function()
 end)
 
 describe("detach", function()
-  it("is unsupported by an engine whose sandboxes end with this process, and says what would help", function()
+  it("is unsupported where sandboxes end with this process, and says what would help", function()
     local sb <close> = sandbox.create {}
     local e = expect.raises({ code = "unsupported", status = 501 }, sb.detach, sb)
     expect.contains(e.message .. (e.hint or ""), "serve")
@@ -396,7 +405,8 @@ end)
 
 describe("sandbox.run", function()
   it("creates, runs and ends in one", function()
-    local r = sandbox.run({ "sh", "-c", "echo $V; exit 3" }, { create = { env = { V = "v" }, tags = { t = "run1" } } })
+    local r = sandbox.run({ "sh", "-c", "echo $V; exit 3" },
+      { create = { env = { V = "v" }, tags = { t = "run1" } } })
     assert.equal("v\n", r.stdout)
     assert.equal(3, r.exit_code)
     local left = sandbox.list { tags = { t = "run1" } }
@@ -408,12 +418,16 @@ describe("sandbox.run", function()
   it("ends the sandbox when the command could not be started", function()
     expect.raises({ code = "invalid_argument", field = "cwd" }, sandbox.run, { "true" },
       { cwd = "/no", create = { tags = { t = "run2" } } })
-    for _, s in ipairs(sandbox.list { tags = { t = "run2" } }) do assert.equal("terminated", s.status or s.state) end
+    for _, s in ipairs(sandbox.list { tags = { t = "run2" } }) do
+      assert.equal("terminated", s.status or s.state)
+    end
   end)
 
   it("passes errors of create on", function()
-    expect.raises({ code = "invalid_argument", field = "memroy" }, sandbox.run, "true", { create = { memroy = 1 } })
-    expect.raises({ code = "invalid_argument", field = "tiemout" }, sandbox.run, "true", { tiemout = 1 })
+    expect.raises({ code = "invalid_argument", field = "memroy" }, sandbox.run, "true",
+      { create = { memroy = 1 } })
+    expect.raises({ code = "invalid_argument", field = "tiemout" }, sandbox.run, "true",
+      { tiemout = 1 })
   end)
 end)
 
@@ -439,9 +453,11 @@ end)
 describe("what later versions bring", function()
   it("answers unsupported, by name", function()
     local sb <close> = sandbox.create {}
-    for _, m in ipairs { "spawn", "read", "write", "list", "stat", "mkdir", "remove", "upload", "download", "wait_ready",
+    for _, m in ipairs { "spawn", "read", "write", "list", "stat", "mkdir", "remove", "upload",
+      "download", "wait_ready",
       "url", "diff", "snapshot", "commit", "fork" } do
-      local e = expect.raises({ code = "unsupported", status = 501 }, function() return sb[m](sb, "x", "y") end)
+      local e = expect.raises({ code = "unsupported", status = 501 },
+        function() return sb[m](sb, "x", "y") end)
       expect.contains(e.message, m)
     end
   end)
@@ -451,7 +467,9 @@ describe("sandbox.on", function()
   it("tells of each step in order, with its data", function()
     local seen = {}
     sandbox.on("created", function(sb) seen[#seen + 1] = "created " .. sb.sandbox_id end)
-    sandbox.on("exec_done", function(sb, r) seen[#seen + 1] = ("exec %s %s"):format(sb.sandbox_id, r.exit_code) end)
+    sandbox.on("exec_done", function(sb, r)
+      seen[#seen + 1] = ("exec %s %s"):format(sb.sandbox_id, r.exit_code)
+    end)
     sandbox.on("terminated", function(info) seen[#seen + 1] = "terminated " .. info.sandbox_id end)
     local sb = sandbox.create { tags = { on = "1" } }
     sb:exec { "sh", "-c", "exit 4" }
@@ -459,7 +477,8 @@ describe("sandbox.on", function()
     local id = sb.sandbox_id
     expect.eventually(2, "the last event", function() return #seen >= 3 end)
     assert.same({ "created " .. id, "exec " .. id .. " 4", "terminated " .. id }, seen)
-    expect.raises({ code = "invalid_argument", match = "created" }, sandbox.on, "craeted", function() end)
+    expect.raises({ code = "invalid_argument", match = "created" }, sandbox.on, "craeted",
+      function() end)
     expect.raises({ code = "invalid_argument" }, sandbox.on, "created", "no function")
   end)
 

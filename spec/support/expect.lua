@@ -12,8 +12,8 @@ M.show = show
 
 local NAMED = { "code", "status", "field", "sandbox_id", "engine", "retryable" }
 
---- Calls fn, which must raise one of our errors, and compares the fields named in want. `match` is a plain text, or a
---- list of them, that message and hint together must hold.
+--- Calls fn, which must raise one of our errors, and compares the fields named in want. `match` is
+--- a plain text, or a list of them, that message and hint together must hold.
 function M.raises(want, fn, ...)
   local ok, e = pcall(fn, ...)
   if ok then error("expected the error " .. show(want) .. ", but none was raised", 2) end
@@ -23,8 +23,12 @@ function M.raises(want, fn, ...)
       error(("expected %s = %s in %s"):format(key, tostring(want[key]), show(e)), 2)
     end
   end
-  if type(e.message) ~= "string" or e.message == "" then error("an error without a message: " .. show(e), 2) end
-  if not tostring(e):find(e.message, 1, true) then error("__tostring hides the message: " .. tostring(e), 2) end
+  if type(e.message) ~= "string" or e.message == "" then
+    error("an error without a message: " .. show(e), 2)
+  end
+  if not tostring(e):find(e.message, 1, true) then
+    error("__tostring hides the message: " .. tostring(e), 2)
+  end
   local text = e.message .. " " .. (e.hint or "")
   local match = type(want.match) == "string" and { want.match } or want.match or {}
   for _, m in ipairs(match) do
@@ -47,7 +51,7 @@ end
 
 function M.between(low, high, value, what)
   if type(value) ~= "number" or value < low or value > high then
-    error(("%s is %s, want %s to %s"):format(what or "value", tostring(value), tostring(low), tostring(high)), 2)
+    error(("%s is %s, want %g to %g"):format(what or "value", tostring(value), low, high), 2)
   end
   return value
 end
@@ -59,7 +63,9 @@ function M.contains(text, part)
 end
 
 function M.lacks(text, part)
-  if text:find(part, 1, true) then error(("did not expect \"%s\" in:\n%s"):format(part, text), 2) end
+  if text:find(part, 1, true) then
+    error(("did not expect \"%s\" in:\n%s"):format(part, text), 2)
+  end
 end
 
 return M

@@ -1,5 +1,5 @@
--- The output of busted as tools/test.sh reads it: nothing for what passes but its slowness, all that helps for what
--- does not, and last one line "N passed, N failed[, N skipped]".
+-- The output of busted as tools/test.sh reads it: nothing for what passes but its slowness, all
+-- that helps for what does not, and last one line "N passed, N failed[, N skipped]".
 local busted = require "busted"
 local base = require "busted.outputHandlers.base"
 
@@ -19,7 +19,10 @@ return function()
 
   local function report(word, element, message, trace)
     local name = handler.getFullName(element)
-    local where = trace and trace.short_src and ("%s:%s"):format(trace.short_src, trace.currentline) or "?"
+    local where = "?"
+    if trace and trace.short_src then
+      where = ("%s:%s"):format(trace.short_src, trace.currentline)
+    end
     io.write(("%s: %s (%s)\n"):format(word, name, where))
     io.write("  ", (text_of(message):gsub("\n", "\n  ")), "\n")
     if trace and trace.traceback then io.write("  ", (trace.traceback:gsub("\n", "\n  ")), "\n") end
@@ -47,7 +50,8 @@ return function()
   end
 
   function handler.onPending(element, _, message)
-    io.write(("skip: %s%s\n"):format(handler.getFullName(element), message and (": " .. text_of(message)) or ""))
+    io.write(("skip: %s%s\n"):format(handler.getFullName(element),
+      message and (": " .. text_of(message)) or ""))
     return nil, true
   end
 
@@ -55,7 +59,9 @@ return function()
     local failed = handler.failuresCount + handler.errorsCount
     if failed == 0 and trouble > 0 then failed = trouble end
     local line = ("%d passed, %d failed"):format(handler.successesCount, failed)
-    if handler.pendingsCount > 0 then line = ("%s, %d skipped"):format(line, handler.pendingsCount) end
+    if handler.pendingsCount > 0 then
+      line = ("%s, %d skipped"):format(line, handler.pendingsCount)
+    end
     io.write(line, "\n")
     io.flush()
     return nil, true

@@ -1,5 +1,5 @@
--- What the kernel says about our processes. The program that runs the specs is a child subreaper: whatever it started,
--- however deep and orphaned, is below it, and nothing else is.
+-- What the kernel says about our processes. The program that runs the specs is a child subreaper:
+-- whatever it started, however deep and orphaned, is below it, and nothing else is.
 local lfs = require "lfs"
 
 local M = {}
@@ -24,13 +24,16 @@ function M.processes()
     local stat = pid and read("/proc/" .. name .. "/stat")
     if stat then
       local comm, state, parent = stat:match "%((.*)%) (%S) (%d+)"
-      if state then all[pid] = { pid = pid, parent = tonumber(parent), state = state, name = comm } end
+      if state then
+        all[pid] = { pid = pid, parent = tonumber(parent), state = state, name = comm }
+      end
     end
   end
   return all
 end
 
---- The live processes below `top` (this process), without those in the set `except` and what is below them.
+--- The live processes below `top` (this process), without those in the set `except` and what is
+--- below them.
 function M.below(top, except)
   local all = M.processes()
   top, except = top or M.self, except or {}
@@ -44,7 +47,8 @@ function M.below(top, except)
   end
   local found = {}
   for pid, p in pairs(all) do
-    if pid ~= top and is_below(p, 0) and p.state ~= "Z" and p.state ~= "X" then found[#found + 1] = p end
+    local dead = p.state == "Z" or p.state == "X"
+    if pid ~= top and not dead and is_below(p, 0) then found[#found + 1] = p end
   end
   table.sort(found, function(a, b) return a.pid < b.pid end)
   return found
@@ -56,7 +60,8 @@ function M.title(pid)
   return (text:gsub("%z+$", ""):gsub("%z", " "))
 end
 
---- A field of /proc/PID/status as a number: M.status(pid, "VmHWM") in KiB. Nil when the process is gone.
+--- A field of /proc/PID/status as a number: M.status(pid, "VmHWM") in KiB. Nil when the process is
+--- gone.
 function M.status(pid, field)
   local text = read(("/proc/%s/status"):format(pid))
   return text and tonumber(text:match("\n" .. field .. ":%s+(%d+)"))
