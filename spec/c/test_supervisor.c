@@ -377,7 +377,8 @@ static bool submit_as(struct call *c, uint64_t who, const char *name, const char
   return false;
 }
 
-static bool submit(struct call *c, const char *name, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static bool submit(struct call *c, const char *name,
+                                                         const char *fmt, ...)
 {
   struct buf b = {0};
   va_list ap;
@@ -417,7 +418,8 @@ static void finish(struct call *c)
   CHECK_INT(c->done, 1);
 }
 
-static bool call(struct call *c, const char *name, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static bool call(struct call *c, const char *name,
+                                                       const char *fmt, ...)
 {
   char text[2048];
   va_list ap;
