@@ -13,7 +13,6 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_doctor,
     &cmd_help,
     &cmd_version,
     NULL,

@@ -1,0 +1,402 @@
+/* A box as the host sees it: a record that the words of warden and agent move on.
+ *
+ *   creating ──READY──▶ running ──(warden: ENDED)──▶ dead ──(kill done)──▶ released
+ *       └──CREATE_FAILED, FAILED, ENDED, a kill──────▶ dead ──────────────▶ released
+ *
+ * A box is dead when its last process is: the warden says so, or, when the warden is gone, the
+ * agent's pidfd. Nothing else counts, least of all the end of the agent's socket, which only starts
+ * the kill. A record is freed on a later turn than its last callback, so that callbacks may call
+ * back into the engine. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/local/local_internal.h"
+
+#define AGENT_BATCH 64
+
+/* --- release -----------------------------------------------------------------------------------
+ */
+
+static void free_box(struct engine_box *b)
+{
+  list_remove(&b->node);
+  strv_free(&b->env);
+  free(b->cwd);
+  free(b->user);
+  free(b);
+}
+
+static void run_kill_done(struct defer *d)
+{
+  struct kill_req *k = d->data;
+  struct local *e = k->engine;
+  struct kill_op *op = k->op;
+  bool released = k->release != NULL;
+  if (released) free_box(k->release);
+  free(k);
+  if (op) op->on_done(op, NULL);
+  if (released) local_box_gone(e);
+}
+
+void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *release)
+{
+  struct kill_req *k = xcalloc(1, sizeof *k);
+  *k = (struct kill_req){.op = op, .engine = e};
+  if (release && !release->released) {
+    release->released = true;
+    k->release = release;
+  }
+  k->defer = (struct defer){.cb = run_kill_done, .data = k};
+  list_init(&k->node);
+  loop_defer(e->loop, &k->defer);
+}
+
+/* --- ends --------------------------------------------------------------------------------------
+ */
+
+static void close_sock(struct engine_box *b)
+{
+  if (b->sock < 0) return;
+  watch_stop(b->engine->watcher, &b->sock_watch);
+  close(b->sock);
+  b->sock = -1;
+  outq_drop(&b->out);
+}
+
+static void close_pidfd(struct engine_box *b)
+{
+  if (b->pidfd < 0) return;
+  watch_stop(b->engine->watcher, &b->pidfd_watch);
+  close(b->pidfd);
+  b->pidfd = -1;
+}
+
+static void fail_create(struct engine_box *b, enum box_end why)
+{
+  struct create_op *op = b->create;
+  struct err err = b->create_err;
+  b->create = NULL;
+  if (b->kill_sent && err.kind == ERR_NONE)
+    err_set(&err, ERR_CANCELLED, ECANCELED, "the sandbox was ended before it was ready");
+  if (err.kind == ERR_NONE && why == BOX_END_OOM)
+    err_set(&err, ERR_CAPACITY, ENOMEM, "the sandbox ran out of memory before it was ready");
+  if (err.kind == ERR_NONE)
+    err_set(&err, ERR_ENGINE_UNAVAILABLE, 0, "the sandbox ended before it was ready");
+  op->on_done(op, &err);
+}
+
+static void read_agent(struct engine_box *b);
+
+void box_finish(struct engine_box *b, enum box_end why)
+{
+  struct local *e = b->engine;
+  if (b->state == BOX_DEAD) return;
+  read_agent(b); /* what it said before it died */
+  bool was_running = b->state == BOX_RUNNING;
+  b->state = BOX_DEAD;
+  close_sock(b);
+  close_pidfd(b);
+  exec_end_all(b, why == BOX_END_OOM);
+  bool failed = b->create != NULL;
+  if (failed) fail_create(b, why);
+  bool wanted = !list_empty(&b->kills) || b->kill_sent;
+  while (!list_empty(&b->kills)) {
+    struct kill_req *k = list_entry(b->kills.next, struct kill_req, node);
+    list_remove(&k->node);
+    kill_done_later(e, k->op, b);
+    free(k);
+  }
+  if (was_running && !wanted && b->on_end) b->on_end(b->data, why);
+  if (failed || e->closing) kill_done_later(e, NULL, b);
+}
+
+static void send_kill(struct engine_box *b)
+{
+  if (b->state == BOX_DEAD || b->kill_sent) return;
+  b->kill_sent = true;
+  if (b->pidfd >= 0 && syscall(SYS_pidfd_send_signal, b->pidfd, SIGKILL, NULL, 0) == 0) return;
+  struct proto_box msg = {.type = PROTO_KILL, .box = b->id};
+  if (b->engine->warden.fd >= 0) local_tell_warden(b->engine, &msg, sizeof msg, -1, NULL);
+}
+
+/* The agent is not what it should be, or not there any more: what is left of the box must go. The
+ * end that follows counts as one that nobody asked for. */
+void box_lose(struct engine_box *b)
+{
+  bool asked = b->kill_sent;
+  close_sock(b);
+  send_kill(b);
+  b->kill_sent = asked;
+}
+
+void box_end(struct engine_box *b)
+{
+  if (b->state == BOX_DEAD)
+    kill_done_later(b->engine, NULL, b);
+  else
+    send_kill(b);
+}
+
+int box_kill(struct local *e, struct engine_box *b, struct kill_op *op, struct err *err)
+{
+  (void)err;
+  if (b->state == BOX_DEAD) {
+    kill_done_later(e, op, b);
+    return 0;
+  }
+  struct kill_req *k = xcalloc(1, sizeof *k);
+  k->op = op;
+  list_append(&b->kills, &k->node);
+  send_kill(b);
+  return 0;
+}
+
+static void on_pidfd(struct watch *watch, uint32_t events)
+{
+  (void)events;
+  box_finish(watch->data, BOX_END_LOST);
+}
+
+void box_on_warden_gone(struct engine_box *b)
+{
+  struct local *e = b->engine;
+  if (b->state == BOX_DEAD) return;
+  if (b->create && b->create_err.kind == ERR_NONE && !b->kill_sent) b->create_err = e->warden_err;
+  read_agent(b);
+  close_sock(b);
+  if (b->pidfd >= 0) {
+    syscall(SYS_pidfd_send_signal, b->pidfd, SIGKILL, NULL, 0);
+    b->pidfd_watch = (struct watch){.cb = on_pidfd, .data = b};
+    if (watch_set(e->watcher, &b->pidfd_watch, b->pidfd, EPOLLIN) == 0) return;
+  }
+  box_finish(b, BOX_END_LOST);
+}
+
+/* --- the agent's words -------------------------------------------------------------------------
+ */
+
+static bool on_ready(struct engine_box *b, size_t len)
+{
+  if (len != sizeof(struct proto_ready) || b->state != BOX_CREATING) return false;
+  struct create_op *op = b->create;
+  if (b->kill_sent) return true; /* too late: its end is under way */
+  b->state = BOX_RUNNING;
+  b->create = NULL;
+  op->ret_box = b;
+  op->on_done(op, NULL);
+  return true;
+}
+
+static bool on_failed(struct engine_box *b, const struct proto_failed *msg, size_t len)
+{
+  if (len != sizeof *msg || b->state != BOX_CREATING) return false;
+  b->create_err = msg->err;
+  if ((unsigned)msg->err.kind >= ERR_KIND_COUNT) b->create_err.kind = ERR_INTERNAL;
+  b->create_err.msg[sizeof msg->err.msg - 1] = '\0';
+  b->create_err.hint[sizeof msg->err.hint - 1] = '\0';
+  b->create_err.field[0] = b->create_err.sandbox_id[0] = b->create_err.engine[0] = '\0';
+  return true;
+}
+
+static union {
+  uint32_t type;
+  struct proto_failed failed;
+  struct proto_refused refused;
+  struct proto_exited exited;
+} from_agent;
+
+static bool dispatch(struct engine_box *b, size_t len)
+{
+  if (len < sizeof from_agent.type) return false;
+  switch (from_agent.type) {
+  case PROTO_READY: return on_ready(b, len);
+  case PROTO_FAILED: return on_failed(b, &from_agent.failed, len);
+  case PROTO_REFUSED:
+    return len == sizeof from_agent.refused && exec_on_refused(b, &from_agent.refused);
+  case PROTO_EXITED:
+    return len == sizeof from_agent.exited && exec_on_exited(b, &from_agent.exited);
+  default: return false;
+  }
+}
+
+static void read_agent(struct engine_box *b)
+{
+  for (int i = 0; i < AGENT_BATCH && b->sock >= 0; i++) {
+    int fds[PROTO_FDS_MAX];
+    size_t fds_n = 0;
+    ssize_t n = proto_recv(b->sock, &from_agent, sizeof from_agent, fds, &fds_n, false);
+    if (n == -EAGAIN) return;
+    for (size_t k = 0; k < fds_n; k++) close(fds[k]);
+    if (n <= 0 || fds_n > 0 || !dispatch(b, (size_t)n)) box_lose(b);
+  }
+}
+
+static void on_sock(struct watch *watch, uint32_t events)
+{
+  struct engine_box *b = watch->data;
+  if (events & EPOLLOUT && outq_flush(&b->out, b->sock) == 0)
+    watch_set(b->engine->watcher, watch, b->sock, EPOLLIN);
+  if (events & ~(uint32_t)EPOLLOUT) read_agent(b);
+}
+
+int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, const int *fds,
+             size_t fds_n)
+{
+  int rc = outq_send(&b->out, b->sock, pieces, n, fds, fds_n);
+  if (rc == 1) rc = watch_set(b->engine->watcher, &b->sock_watch, b->sock, EPOLLIN | EPOLLOUT);
+  return rc;
+}
+
+/* --- the warden's words ------------------------------------------------------------------------
+ */
+
+static struct engine_box *find_box(struct local *e, uint64_t id)
+{
+  LIST_FOREACH (it, &e->boxes) {
+    struct engine_box *b = list_entry(it, struct engine_box, node);
+    if (b->id == id) return b;
+  }
+  return NULL;
+}
+
+void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full, int fd)
+{
+  const struct proto_failed *failed = full;
+  struct engine_box *b = find_box(e, msg->box);
+  if (b && b->state != BOX_DEAD && msg->type == PROTO_CREATED) {
+    b->pidfd = fd;
+    return;
+  }
+  if (fd >= 0) close(fd);
+  if (!b) return;
+  if (msg->type == PROTO_CREATE_FAILED && b->create_err.kind == ERR_NONE && !b->kill_sent)
+    b->create_err = failed->err;
+  if (msg->type == PROTO_CREATE_FAILED || msg->type == PROTO_ENDED)
+    box_finish(b, msg->type == PROTO_ENDED && msg->oom ? BOX_END_OOM : BOX_END_LOST);
+}
+
+/* --- creation ----------------------------------------------------------------------------------
+ */
+
+static int unsupported(struct err *err, const char *field, const char *what)
+{
+  err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the local engine has no %s", what);
+  if (err) snprintf(err->field, sizeof err->field, "%s", field);
+  return -ENOTSUP;
+}
+
+static int check_args(const struct create_args *a, struct err *err)
+{
+  if (a->gpu.n > 0) {
+    err_set(err, ERR_CAPACITY, ENODEV, "this machine has no %s", a->gpu.v[0]);
+    if (err) snprintf(err->field, sizeof err->field, "gpu");
+    err_hint(err, "name an engine that has one");
+    return -ENODEV;
+  }
+  if (a->network != NETWORK_NONE) {
+    unsupported(err, "network", "network yet");
+    err_hint(err, "use network = \"none\"");
+    return -ENOTSUP;
+  }
+  if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
+  if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
+  if (a->volumes_n) return unsupported(err, "volumes", "volumes yet");
+  if (a->entrypoint.n) return unsupported(err, "entrypoint", "entrypoints yet");
+  if (a->ready_tcp) return unsupported(err, "ready", "readiness checks yet");
+  return 0;
+}
+
+static int parse_image(const char *image, struct proto_create *req, struct err *err)
+{
+  if (strcmp(image, "host") == 0) {
+    req->image = IMAGE_HOST;
+    return 0;
+  }
+  if (strncmp(image, "dir:", 4) == 0) {
+    const char *path = image + 4;
+    if (*path != '/') return err_arg(err, "image", "\"%s\": dir: wants an absolute path", image);
+    if (strlen(path) >= sizeof req->path) return err_arg(err, "image", "the path is too long");
+    req->image = IMAGE_DIR;
+    strcpy(req->path, path); /* fits, see above */
+    return 0;
+  }
+  unsupported(err, "image", "registry images yet");
+  err_hint(err, "use image = \"host\" (this machine's programs) or \"dir:/PATH\" (an unpacked "
+                "root file system)");
+  return -ENOTSUP;
+}
+
+/* One inode for 8 KiB: what file systems on disk give. */
+static void fill_limits(const struct create_args *a, struct proto_create *req)
+{
+  req->mem_bytes = (uint64_t)a->mem_mib << 20;
+  req->disk_bytes = (uint64_t)a->disk_mib << 20;
+  req->inodes = req->disk_bytes / 8192;
+  if (req->inodes < 4096) req->inodes = 4096;
+  req->cpu_milli = a->cpu_milli;
+  req->pids = a->pids ? a->pids + 1 : 0; /* and the agent */
+}
+
+static struct engine_box *new_box(struct local *e, struct create_op *op)
+{
+  struct engine_box *b = xcalloc(1, sizeof *b);
+  b->engine = e;
+  b->id = e->next_id++;
+  b->create = op;
+  b->on_end = op->on_end;
+  b->data = op->data;
+  b->sock = b->pidfd = -1;
+  b->sock_watch = (struct watch){.cb = on_sock, .data = b};
+  snprintf(b->sandbox_id, sizeof b->sandbox_id, "%s", op->sandbox_id);
+  for (size_t i = 0; i < op->args->env.n; i++) strv_add(&b->env, op->args->env.v[i]);
+  b->cwd = op->args->cwd ? xstrdup(op->args->cwd) : NULL;
+  b->user = op->args->user ? xstrdup(op->args->user) : NULL;
+  list_init(&b->kills);
+  list_init(&b->execs);
+  outq_init(&b->out);
+  list_append(&e->boxes, &b->node);
+  return b;
+}
+
+static int connect_agent(struct engine_box *b, int *ret_theirs, struct err *err)
+{
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    return err_set(err, ERR_CAPACITY, errno, "cannot make a socket pair: %s", strerror(errno));
+  b->sock = pair[0];
+  *ret_theirs = pair[1];
+  int rc = watch_set(b->engine->watcher, &b->sock_watch, b->sock, EPOLLIN);
+  if (rc == 0) return 0;
+  close(pair[1]);
+  return err_set(err, ERR_INTERNAL, -rc, "cannot watch a socket: %s", strerror(-rc));
+}
+
+int box_create(struct local *e, struct create_op *op, struct err *err)
+{
+  static struct proto_create req;
+  req = (struct proto_create){.type = PROTO_CREATE};
+  int rc = check_args(op->args, err);
+  if (rc == 0) rc = parse_image(op->args->image, &req, err);
+  if (rc < 0) return rc;
+  if (e->closing) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the engine is closing");
+  fill_limits(op->args, &req);
+  struct engine_box *b = new_box(e, op);
+  req.box = b->id;
+  memcpy(req.sandbox_id, b->sandbox_id, sizeof req.sandbox_id);
+  int theirs = -1;
+  rc = connect_agent(b, &theirs, err);
+  if (rc == 0) rc = local_tell_warden(e, &req, sizeof req, theirs, err);
+  if (rc < 0) {
+    close_sock(b);
+    free_box(b);
+    return rc;
+  }
+  op->engine_data = b;
+  return 0;
+}

@@ -1,0 +1,113 @@
+#ifndef REGOLITH_ENGINE_LOCAL_LOCAL_INTERNAL_H
+#define REGOLITH_ENGINE_LOCAL_LOCAL_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "core/helper.h"
+#include "core/loop.h"
+#include "engine/engine.h"
+#include "engine/local/proto.h"
+#include "engine/local/watch.h"
+#include "wire/op.h"
+
+/* Shared by the local*.c files; nobody else includes this. */
+
+/* Messages that a socket could not take yet, in order. Owns them and their descriptors. */
+struct outq {
+  struct list msgs;
+};
+void outq_init(struct outq *q);
+/* Sends, or queues and returns 1. Takes the descriptors. Negative errno: the other end is gone. */
+int outq_send(struct outq *q, int sock, const struct proto_piece *pieces, size_t n, const int *fds,
+              size_t fds_n);
+/* 0: empty now, 1: some are left, negative errno. */
+int outq_flush(struct outq *q, int sock);
+void outq_drop(struct outq *q);
+
+struct local {
+  struct engine base;
+  struct loop *loop;
+  struct watcher *watcher;
+  struct helper warden; /* fd -1: there is none */
+  struct watch warden_watch;
+  struct outq warden_out;
+  bool greeted; /* its HELLO came, and is good */
+  struct proto_hello hello;
+  struct err warden_err; /* why the last one could do nothing */
+  struct list boxes;     /* struct engine_box.node, owned */
+  uint64_t next_id;      /* of boxes and execs */
+  char *chunk;           /* owned: where output is read to; LOCAL_CHUNK bytes */
+  bool closing;
+  void (*on_closed)(void *data);
+  void *closed_data;
+};
+
+#define LOCAL_CHUNK (64 * 1024)
+
+enum box_state { BOX_CREATING, BOX_RUNNING, BOX_DEAD };
+
+struct engine_box {
+  struct list node;
+  struct local *engine;
+  uint64_t id;
+  enum box_state state;
+  char sandbox_id[PROTO_ID_SIZE];
+  int sock; /* to the agent; -1 = closed */
+  struct watch sock_watch;
+  struct outq out;
+  int pidfd;                /* of the agent; -1 = not known */
+  struct watch pidfd_watch; /* runs only when the warden is gone */
+  struct create_op *create; /* until its on_done */
+  void (*on_end)(void *data, enum box_end why);
+  void *data;            /* for on_end */
+  struct list kills;     /* struct kill_req.node of the whole box */
+  bool kill_sent;        /* the end of the box was asked for */
+  bool released;         /* a deferred call will free it */
+  struct err create_err; /* why set-up failed, as the agent says it */
+  struct list execs;     /* struct exec.node */
+  struct strv env;       /* owned copy */
+  char *cwd, *user;      /* owned, NULL = default */
+};
+
+/* A kill_op in flight. */
+struct kill_req {
+  struct list node;
+  struct kill_op *op;
+  struct engine_box *release; /* freed when done; NULL = none */
+  struct local *engine;
+  struct defer defer;
+};
+
+/* local_box.c */
+int box_create(struct local *e, struct create_op *op, struct err *err);
+int box_kill(struct local *e, struct engine_box *b, struct kill_op *op, struct err *err);
+void box_end(struct engine_box *b);  /* ends it, without anyone to tell */
+void box_lose(struct engine_box *b); /* its agent is not what it should be: ends it, as lost */
+void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full, int fd);
+void box_on_warden_gone(struct engine_box *b);           /* may free it */
+void box_finish(struct engine_box *b, enum box_end why); /* all its processes are dead; may free */
+int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, const int *fds,
+             size_t fds_n);
+/* The answer to a kill_op, from the next turn of the loop. release is freed with it, or NULL. */
+void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *release);
+
+/* local_exec.c */
+int exec_start(struct engine_box *b, struct exec_op *op, struct err *err);
+int exec_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, struct err *err);
+void exec_input(struct exec_op *op, const void *data, size_t len);
+void exec_flow(struct exec_op *op, bool paused);
+/* false: the agent's word makes no sense. */
+bool exec_on_refused(struct engine_box *b, const struct proto_refused *msg);
+bool exec_on_exited(struct engine_box *b, const struct proto_exited *msg);
+/* The box is dead: all its execs end, as OOM or LOST where no report came. */
+void exec_end_all(struct engine_box *b, bool oom);
+
+/* local.c: tells the warden; starts one where there is none. */
+int local_tell_warden(struct local *e, const void *msg, size_t len, int fd, struct err *err);
+void local_box_gone(struct local *e); /* a box was released: closing may go on */
+
+#endif

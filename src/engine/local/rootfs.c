@@ -1,0 +1,481 @@
+/* The file system of a box: image, scratch space, /dev, /proc, /etc.
+ *
+ * Everything a box writes lands in one tmpfs, the scratch, whose size and inode limits are the disk
+ * quota and which ends with the box's mount namespace: nothing to delete, whatever happens.
+ *
+ *   host     root is a directory of the scratch, with this machine's /usr (and /bin, /lib… where
+ *            they are directories) bound read-only, and an /etc made up here. Built by the agent.
+ *   dir:PATH root is an overlay: PATH below, read-only and with mapped ids, the scratch above.
+ *            Mounted by the warden from its own namespace (a box's root cannot set the attributes
+ *            that overlay keeps), and taken by the agent.
+ *
+ * Mounts are staged on the empty directories /dev/shm and /dev/pts of the warden's own /dev: older
+ * kernels neither clone nor overlay what is not attached anywhere. No target is ever looked up
+ * through a symbolic link of the image. */
+#include "engine/local/rootfs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define STAGE       "/dev/shm"
+#define STAGE_LAYER "/dev/pts"
+
+static int fail(struct err *err, const char *what)
+{
+  int e = errno;
+  return err_set(err, ERR_INTERNAL, e, "cannot %s: %s", what, strerror(e));
+}
+
+static int move_to(int fd, int dirfd, const char *path)
+{
+  return move_mount(fd, "", dirfd, path, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+/* A private, detached copy of a mounted tree with these attributes added. */
+static int clone_tree(int dirfd, const char *path, uint64_t attr, unsigned flags)
+{
+  int fd = open_tree(dirfd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT | flags);
+  if (fd < 0) return -1;
+  struct mount_attr ma = {.attr_set = attr, .propagation = MS_PRIVATE};
+  if (mount_setattr(fd, "", AT_EMPTY_PATH | (flags & AT_RECURSIVE), &ma, sizeof ma) == 0) return fd;
+  int e = errno;
+  close(fd);
+  errno = e;
+  return -1;
+}
+
+struct fs_option {
+  const char *key, *value; /* value NULL: a flag */
+};
+
+static int new_fs(const char *type, const struct fs_option *options, uint64_t attr)
+{
+  cleanup_close int ctx = fsopen(type, FSOPEN_CLOEXEC);
+  if (ctx < 0) return -1;
+  for (const struct fs_option *o = options; o && o->key; o++) {
+    unsigned cmd = o->value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG;
+    if (fsconfig(ctx, cmd, o->key, o->value, 0) < 0) return -1;
+  }
+  if (fsconfig(ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) return -1;
+  return fsmount(ctx, FSMOUNT_CLOEXEC, (unsigned)attr);
+}
+
+/* --- the warden's namespace --------------------------------------------------------------------
+ */
+
+static const struct {
+  const char *name;
+  unsigned major, minor;
+} dev_nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+                 {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+#define DEV_NODES (sizeof dev_nodes / sizeof *dev_nodes)
+
+/* A user cannot make device nodes: he binds those that are there. */
+static int fill_dev(int dev, const int nodes[DEV_NODES])
+{
+  for (size_t i = 0; i < DEV_NODES; i++) {
+    const char *name = dev_nodes[i].name;
+    if (mknodat(dev, name, S_IFCHR | 0666, makedev(dev_nodes[i].major, dev_nodes[i].minor)) == 0) {
+      if (fchmodat(dev, name, 0666, 0) < 0) return -1;
+      continue;
+    }
+    cleanup_close int fd = openat(dev, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+    if (fd < 0 || nodes[i] < 0 || move_to(nodes[i], dev, name) < 0) return -1;
+  }
+  static const char *const links[][2] = {{"/proc/self/fd", "fd"},
+                                         {"/proc/self/fd/0", "stdin"},
+                                         {"/proc/self/fd/1", "stdout"},
+                                         {"/proc/self/fd/2", "stderr"},
+                                         {"pts/ptmx", "ptmx"}};
+  for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+    if (symlinkat(links[i][0], dev, links[i][1]) < 0) return -1;
+  return mkdirat(dev, "shm", 0755) < 0 || mkdirat(dev, "pts", 0755) < 0 ? -1 : 0;
+}
+
+static int replace_dev(void)
+{
+  static const struct fs_option options[] = {
+      {"size", "64k"}, {"nr_inodes", "64"}, {"mode", "0755"}, {0}};
+  int nodes[DEV_NODES];
+  for (size_t i = 0; i < DEV_NODES; i++) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/%s", dev_nodes[i].name);
+    nodes[i] = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  }
+  cleanup_close int dev = new_fs("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+  int rc = dev < 0 || move_to(dev, AT_FDCWD, "/dev") < 0 ? -1 : fill_dev(dev, nodes);
+  int e = errno;
+  for (size_t i = 0; i < DEV_NODES; i++)
+    if (nodes[i] >= 0) close(nodes[i]);
+  errno = e;
+  return rc;
+}
+
+int rootfs_prepare(struct err *err)
+{
+  if (unshare(CLONE_NEWNS) < 0) {
+    int rc = err_set(err, ERR_ENGINE_UNAVAILABLE, errno, "cannot make a mount namespace: %s",
+                     strerror(errno));
+    err_hint(err, "run \"regolith doctor\"; inside a container, start that one with --privileged");
+    return rc;
+  }
+  if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return fail(err, "detach from mounts");
+  return replace_dev() < 0 ? fail(err, "make a minimal /dev") : 0;
+}
+
+/* --- scratch -----------------------------------------------------------------------------------
+ */
+
+/* Attaches a fresh tmpfs at STAGE. */
+static int stage_scratch(uint64_t bytes, uint64_t inodes)
+{
+  char size[32], count[32];
+  snprintf(size, sizeof size, "%llu", (unsigned long long)bytes);
+  snprintf(count, sizeof count, "%llu", (unsigned long long)inodes);
+  const struct fs_option options[] = {{"size", size}, {"nr_inodes", count}, {"mode", "0755"}, {0}};
+  cleanup_close int fd = new_fs("tmpfs", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
+  if (fd < 0 || move_to(fd, AT_FDCWD, STAGE) < 0) return -1;
+  return take_fd(&fd);
+}
+
+static int make_dir(int at, const char *name, mode_t mode, uid_t owner)
+{
+  if (mkdirat(at, name, mode) < 0 || fchmodat(at, name, mode, 0) < 0) return -1;
+  return owner == (uid_t)-1 ? 0 : fchownat(at, name, owner, owner, AT_SYMLINK_NOFOLLOW);
+}
+
+/* --- dir:PATH, in the warden -------------------------------------------------------------------
+ */
+
+static int map_layer(int layer, int userns_fd, const char *path, struct err *err)
+{
+  struct mount_attr ma = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)userns_fd};
+  if (mount_setattr(layer, "", AT_EMPTY_PATH, &ma, sizeof ma) == 0) return 0;
+  int rc = err_set(err, ERR_UNSUPPORTED, errno, "the file system of %s cannot map user ids: %s",
+                   path, strerror(errno));
+  err_hint(err, "unpack the image on ext4, xfs or btrfs");
+  return rc;
+}
+
+static int open_layer(const struct proto_create *req, struct stat *ret_st, struct err *err)
+{
+  cleanup_close int fd = open(req->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 || fstat(fd, ret_st) < 0) {
+    int e = errno,
+        rc = err_set(err, ERR_IMAGE_NOT_FOUND, e, "no image at dir:%s: %s", req->path, strerror(e));
+    snprintf(err->field, sizeof err->field, "image");
+    return rc;
+  }
+  int layer =
+      clone_tree(fd, "", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_EMPTY_PATH);
+  return layer < 0 ? fail(err, "bind the image") : layer;
+}
+
+static int mount_overlay(int layer, int scratch, const struct ids *ids, struct err *err)
+{
+  char lower[64], upper[64], work[64];
+  snprintf(lower, sizeof lower, "/proc/self/fd/%d", layer);
+  snprintf(upper, sizeof upper, "/proc/self/fd/%d/upper", scratch);
+  snprintf(work, sizeof work, "/proc/self/fd/%d/work", scratch);
+  struct fs_option options[] = {{"lowerdir", lower},
+                                {"upperdir", upper},
+                                {"workdir", work},
+                                {ids->mode == IDS_BLOCKS ? NULL : "userxattr", NULL},
+                                {0}};
+  int fd = new_fs("overlay", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
+  return fd < 0 ? fail(err, "mount the overlay") : fd;
+}
+
+static int build_overlay(const struct proto_create *req, const struct ids *ids,
+                         const struct ids_block *block, int userns_fd, int layer,
+                         const struct stat *st, int ret_fds[2], struct err *err)
+{
+  if (ids->mode == IDS_BLOCKS) {
+    int rc = map_layer(layer, userns_fd, req->path, err);
+    if (rc < 0) return rc;
+  }
+  if (move_to(layer, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the image");
+  cleanup_close int scratch = stage_scratch(req->disk_bytes, req->inodes);
+  if (scratch < 0) return fail(err, "make scratch space");
+  uid_t root = block->first;
+  if (make_dir(scratch, "upper", st->st_mode & 07777, root) < 0 ||
+      make_dir(scratch, "shm", 01777, root) < 0 || make_dir(scratch, "work", 0755, 0) < 0)
+    return fail(err, "prepare scratch space");
+  int overlay = mount_overlay(layer, scratch, ids, err);
+  if (overlay < 0) return overlay;
+  int shm = clone_tree(scratch, "shm", MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, 0);
+  if (shm < 0) {
+    int rc = fail(err, "bind /dev/shm");
+    close(overlay);
+    return rc;
+  }
+  ret_fds[0] = overlay;
+  ret_fds[1] = shm;
+  return 0;
+}
+
+int rootfs_make(const struct proto_create *req, const struct ids *ids,
+                const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
+                size_t *ret_n, struct err *err)
+{
+  *ret_n = 0;
+  if (req->image == IMAGE_HOST) return 0;
+  struct stat st;
+  cleanup_close int layer = open_layer(req, &st, err);
+  if (layer < 0) return layer;
+  int rc = build_overlay(req, ids, block, userns_fd, layer, &st, ret_fds, err);
+  umount2(STAGE, MNT_DETACH); /* the overlay holds on to both; EINVAL where not staged */
+  umount2(STAGE_LAYER, MNT_DETACH);
+  if (rc == 0) *ret_n = 2;
+  return rc;
+}
+
+/* --- image host, in the agent ------------------------------------------------------------------
+ */
+
+static const char etc_passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
+                                 "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
+                                 "bin:x:2:2:bin:/bin:/usr/sbin/nologin\n"
+                                 "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+static const char etc_group[] = "root:x:0:\ndaemon:x:1:\nbin:x:2:\ntty:x:5:\nusers:x:100:\n"
+                                "nogroup:x:65534:\n";
+static const char etc_nsswitch[] = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
+                                   "services: files\nprotocols: files\n";
+static const char etc_hosts[] = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n";
+
+static const struct {
+  const char *name, *text;
+} etc_files[] = {{"passwd", etc_passwd},
+                 {"group", etc_group},
+                 {"nsswitch.conf", etc_nsswitch},
+                 {"hosts", etc_hosts},
+                 {"hostname", "sandbox\n"}};
+
+/* Of the host's own /etc: public by nature, and programs in /usr do not start without. */
+static const char *const etc_copied[] = {"ld.so.cache", "services", "protocols", "mime.types"};
+static const char *const etc_bound[] = {
+    "alternatives",           "fonts",          "ssl/certs", "pki/tls/certs",
+    "pki/ca-trust/extracted", "crypto-policies"};
+static const char etc_bound_glob[] = "java-*";
+
+static int write_at(int dir, const char *name, const void *data, size_t len)
+{
+  cleanup_close int fd =
+      openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+  return fd >= 0 && write(fd, data, len) == (ssize_t)len ? 0 : -1;
+}
+
+/* What cannot be read here (absent, or not public) is left out. */
+static int copy_at(int from, int to, const char *name)
+{
+  cleanup_close int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  struct stat st;
+  if (in < 0 || fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 1 << 20) return 0;
+  cleanup_free char *data = malloc((size_t)st.st_size + 1);
+  ssize_t n = data ? read(in, data, (size_t)st.st_size) : -1;
+  return n < 0 ? 0 : write_at(to, name, data, (size_t)n);
+}
+
+static int make_path(int at, const char *path)
+{
+  char part[128];
+  for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+    snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+    if (mkdirat(at, part, 0755) < 0 && errno != EEXIST) return -1;
+  }
+  return mkdirat(at, path, 0755) < 0 && errno != EEXIST ? -1 : 0;
+}
+
+static int bind_dir(int from, int to, const char *path)
+{
+  struct stat st;
+  if (fstatat(from, path, &st, 0) < 0 || !S_ISDIR(st.st_mode)) return 0;
+  cleanup_close int tree = clone_tree(
+      from, path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
+  return tree < 0 || make_path(to, path) < 0 || move_to(tree, to, path) < 0 ? -1 : 0;
+}
+
+static int bind_globbed(int from, int to)
+{
+  DIR *d = fdopendir(openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int rc = 0;
+  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
+    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = bind_dir(from, to, e->d_name);
+  if (d) closedir(d);
+  return rc;
+}
+
+static int link_as_host(int from, int to, const char *name)
+{
+  char target[256];
+  ssize_t n = readlinkat(from, name, target, sizeof target - 1);
+  if (n <= 0) return 0;
+  target[n] = '\0';
+  return symlinkat(target, to, name);
+}
+
+static int fill_etc(int root)
+{
+  if (mkdirat(root, "etc", 0755) < 0) return -1;
+  cleanup_close int to = openat(root, "etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  cleanup_close int from = open("/etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (to < 0 || from < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_files / sizeof *etc_files; i++)
+    if (write_at(to, etc_files[i].name, etc_files[i].text, strlen(etc_files[i].text)) < 0)
+      return -1;
+  for (size_t i = 0; i < sizeof etc_copied / sizeof *etc_copied; i++)
+    if (copy_at(from, to, etc_copied[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
+    if (bind_dir(from, to, etc_bound[i]) < 0) return -1;
+  if (bind_globbed(from, to) < 0 || symlinkat("/proc/self/mounts", to, "mtab") < 0) return -1;
+  return link_as_host(from, to, "localtime") < 0 || link_as_host(from, to, "os-release") < 0 ? -1
+                                                                                             : 0;
+}
+
+static int fill_host_root(int root)
+{
+  static const struct {
+    const char *name;
+    mode_t mode;
+  } dirs[] = {{"dev", 0755},     {"proc", 0555},      {"sys", 0555},    {"root", 0700},
+              {"home", 0755},    {"run", 0755},       {"mnt", 0755},    {"opt", 0755},
+              {"srv", 0755},     {"var", 0755},       {"tmp", 01777},   {"var/tmp", 01777},
+              {"var/lib", 0755}, {"var/cache", 0755}, {"var/log", 0755}};
+  static const char *const system[] = {"usr",   "bin",   "sbin",   "lib",
+                                       "lib32", "lib64", "libx32", "nix/store"};
+  for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
+    if (make_dir(root, dirs[i].name, dirs[i].mode, (uid_t)-1) < 0) return -1;
+  cleanup_close int host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (host < 0 || symlinkat("../run", root, "var/run") < 0) return -1;
+  for (size_t i = 0; i < sizeof system / sizeof *system; i++) {
+    struct stat st;
+    if (fstatat(host, system[i], &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
+    int rc =
+        S_ISLNK(st.st_mode) ? link_as_host(host, root, system[i]) : bind_dir(host, root, system[i]);
+    if (rc < 0) return -1;
+  }
+  return fill_etc(root);
+}
+
+/* --- what every box has, in the agent ----------------------------------------------------------
+ */
+
+/* A directory of the root, made where missing, never a link that the image put there. */
+static int open_dir(int root, const char *name)
+{
+  if (mkdirat(root, name, 0755) < 0 && errno != EEXIST) return -1;
+  return openat(root, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static int mount_on_dir(int root, const char *name, int tree)
+{
+  cleanup_close int dir = open_dir(root, name);
+  if (dir < 0) return -1;
+  return move_mount(tree, "", dir, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int mask_proc(int root, int empty)
+{
+  static const char *const files[] = {"kcore",       "keys",          "key-users", "timer_list",
+                                      "sched_debug", "latency_stats", "kallsyms",  "sysrq-trigger"};
+  static const char *const dirs[] = {"acpi", "scsi", "bus", "fs", "irq"};
+  cleanup_close int proc = openat(root, "proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (proc < 0) return -1;
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    if (faccessat(proc, files[i], F_OK, AT_SYMLINK_NOFOLLOW) < 0) continue;
+    cleanup_close int null = clone_tree(root, "dev/null", MOUNT_ATTR_RDONLY, 0);
+    if (null < 0 || move_to(null, proc, files[i]) < 0) return -1;
+  }
+  for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
+    if (faccessat(proc, dirs[i], F_OK, AT_SYMLINK_NOFOLLOW) < 0) continue;
+    cleanup_close int dir = clone_tree(empty, "", MOUNT_ATTR_RDONLY, AT_EMPTY_PATH);
+    if (dir < 0 || move_to(dir, proc, dirs[i]) < 0) return -1;
+  }
+  cleanup_close int sys = clone_tree(proc, "sys", MOUNT_ATTR_RDONLY, 0);
+  return sys < 0 || move_to(sys, proc, "sys") < 0 ? -1 : 0;
+}
+
+/* Inside there are no further user namespaces: most kernel holes begin with one. */
+static int forbid_user_namespaces(int root)
+{
+  cleanup_close int fd =
+      openat(root, "proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+  return fd >= 0 && write(fd, "0", 1) == 1 ? 0 : -1;
+}
+
+static int mount_system(const struct proto_go *go, int root, int dev, int shm, struct err *err)
+{
+  const uint64_t quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+  const struct fs_option pts_options[] = {{"newinstance", NULL},
+                                          {"ptmxmode", "0666"},
+                                          {"mode", "0620"},
+                                          {go->mapped > 5 ? "gid" : NULL, "5"},
+                                          {0}};
+  cleanup_close int proc = new_fs("proc", NULL, quiet | MOUNT_ATTR_NODEV);
+  if (proc < 0 || mount_on_dir(root, "proc", proc) < 0) return fail(err, "mount /proc");
+  if (mount_on_dir(root, "dev", dev) < 0) return fail(err, "mount /dev");
+  if (forbid_user_namespaces(root) < 0) return fail(err, "forbid further user namespaces");
+  /* The template's shm is an empty directory for as long as nothing covers it. */
+  cleanup_close int empty = openat(dev, "shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (empty < 0 || mask_proc(root, empty) < 0) return fail(err, "mask /proc");
+  if (move_to(shm, dev, "shm") < 0) return fail(err, "mount /dev/shm");
+  cleanup_close int pts = new_fs("devpts", pts_options, quiet);
+  if (pts < 0 || move_to(pts, dev, "pts") < 0) return fail(err, "mount /dev/pts");
+  cleanup_close int sys = open_dir(root, "sys");
+  if (sys < 0) return fail(err, "make /sys");
+  if (make_dir(root, "tmp", 01777, (uid_t)-1) < 0 && errno != EEXIST) return fail(err, "make /tmp");
+  return 0;
+}
+
+static int move_in(int root, struct err *err)
+{
+  if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+    return fail(err, "make the image the root");
+  if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0) return fail(err, "leave the host's root");
+  return 0;
+}
+
+/* root and shm of image host, out of a scratch of the agent's own. */
+static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, struct err *err)
+{
+  cleanup_close int scratch = stage_scratch(go->disk_bytes, go->inodes);
+  if (scratch < 0) return fail(err, "make scratch space");
+  if (make_dir(scratch, "root", 0755, (uid_t)-1) < 0 ||
+      make_dir(scratch, "shm", 01777, (uid_t)-1) < 0)
+    return fail(err, "prepare scratch space");
+  const uint64_t attr = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+  *ret_root = clone_tree(scratch, "root", attr, 0);
+  *ret_shm = clone_tree(scratch, "shm", attr, 0);
+  return *ret_root < 0 || *ret_shm < 0 ? fail(err, "bind scratch space") : 0;
+}
+
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, struct err *err)
+{
+  cleanup_close int root = mounts_n > 0 ? mounts[0] : -1;
+  cleanup_close int shm = mounts_n > 1 ? mounts[1] : -1;
+  /* Before anything is staged there: what is bound to a box is the bare template. */
+  cleanup_close int dev = clone_tree(
+      AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, AT_RECURSIVE);
+  if (dev < 0) return fail(err, "bind /dev");
+  int rc = go->image == IMAGE_HOST ? open_host(go, &root, &shm, err) : 0;
+  if (rc < 0) return rc;
+  if (root < 0 || shm < 0) return err_set(err, ERR_INTERNAL, EBADF, "the image's mounts are lost");
+  if (move_to(root, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the root");
+  if (go->image == IMAGE_HOST && fill_host_root(root) < 0)
+    return fail(err, "furnish the image \"host\"");
+  rc = mount_system(go, root, dev, shm, err);
+  return rc < 0 ? rc : move_in(root, err);
+}

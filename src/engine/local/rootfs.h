@@ -1,0 +1,28 @@
+#ifndef REGOLITH_ENGINE_LOCAL_ROOTFS_H
+#define REGOLITH_ENGINE_LOCAL_ROOTFS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/local/ids.h"
+#include "engine/local/proto.h"
+
+/* The file system of a box. */
+
+/* Once in the warden, after ids_enter: a mount namespace of its own, whose /dev is the minimal one
+ * that every box gets a read-only view of. */
+int rootfs_prepare(struct err *err);
+
+/* In the warden: the mounts that only it can make, for the agent to take (PROTO_GO). For IMAGE_HOST
+ * there are none. userns_fd: the box's user namespace, maps written. */
+#define ROOTFS_MOUNTS_MAX 2
+int rootfs_make(const struct proto_create *req, const struct ids *ids,
+                const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
+                size_t *ret_n, struct err *err);
+
+/* In the agent, with a mount namespace and ids of its own: builds the rest and moves in. The old
+ * root is gone afterwards. Takes the descriptors. */
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, struct err *err);
+
+#endif

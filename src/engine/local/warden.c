@@ -1,0 +1,377 @@
+/* The warden: makes boxes, and is the janitor.
+ *
+ * It is a small process, forked before the host loads anything, that does all that needs privilege
+ * or a cheap clone: user ids, control groups, mounts, namespaces, and the clone that becomes a
+ * box's agent. It never waits for a box: an agent moves in by itself and tells the host when it is
+ * ready. Per box it keeps a record and no descriptor.
+ *
+ * When its socket ends, however the host ended, it kills every box, removes their groups, gives
+ * back ids, and exits. Scratch space needs no removal: it goes with the box's mount namespace. If
+ * the warden itself dies, the kernel ends the boxes (each agent's parent-death signal); their
+ * groups are then empty and the next warden sweeps them.
+ *
+ * A box: made → (agent ends) → dead: reported → its groups removed → forgotten */
+#include "engine/local/warden.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "engine/local/agent.h"
+#include "engine/local/cgroup.h"
+#include "engine/local/ids.h"
+#include "engine/local/proto.h"
+#include "engine/local/rootfs.h"
+
+#define SWEEP_AFTER_MS 50
+#define REMOVE_POLL_MS 5
+#define CLOSE_WAIT_MS  2000
+
+struct wbox {
+  struct list node;
+  uint64_t box;
+  pid_t pid;   /* the agent; 0 = reaped, groups still to be removed */
+  bool silent; /* its making failed: the host knows, and hears no more of it */
+  struct ids_block ids;
+  char name[PROTO_ID_SIZE]; /* of its control group */
+};
+
+static struct warden {
+  int host;    /* socket */
+  int signals; /* signalfd: SIGCHLD */
+  struct ids ids;
+  struct cgroups *cg;
+  struct list boxes;
+  size_t leaving; /* boxes whose groups are still there */
+  bool swept;
+} warden;
+
+static void tell(const void *msg, size_t len, int fd)
+{
+  /* A host that is gone is noticed by the loop. */
+  proto_send_one(warden.host, msg, len, fd);
+}
+
+/* --- ends --------------------------------------------------------------------------------------
+ */
+
+static void forget(struct wbox *b)
+{
+  list_remove(&b->node);
+  ids_give(&warden.ids, &b->ids);
+  free(b);
+}
+
+static void remove_groups(struct wbox *b)
+{
+  if (cgroup_box_remove(warden.cg, b->name) == -EBUSY) return;
+  warden.leaving--;
+  forget(b);
+}
+
+static void on_agent_end(struct wbox *b)
+{
+  struct cgroup_usage usage;
+  cgroup_box_usage(warden.cg, b->name, &usage);
+  struct proto_box ended = {.type = PROTO_ENDED, .oom = usage.oom_kills > 0, .box = b->box};
+  b->pid = 0;
+  if (!b->silent) tell(&ended, sizeof ended, -1);
+  warden.leaving++;
+  remove_groups(b);
+}
+
+static void reap(void)
+{
+  struct signalfd_siginfo info;
+  while (read(warden.signals, &info, sizeof info) > 0) continue;
+  for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG | __WALL)) > 0;)
+    LIST_FOREACH_SAFE (it, &warden.boxes) {
+      struct wbox *b = list_entry(it, struct wbox, node);
+      if (b->pid != pid) continue;
+      on_agent_end(b);
+      break;
+    }
+}
+
+static void retry_removals(void)
+{
+  LIST_FOREACH_SAFE (it, &warden.boxes) {
+    struct wbox *b = list_entry(it, struct wbox, node);
+    if (b->pid == 0) remove_groups(b);
+  }
+}
+
+static void on_kill(const struct proto_box *req)
+{
+  LIST_FOREACH (it, &warden.boxes) {
+    struct wbox *b = list_entry(it, struct wbox, node);
+    if (b->box == req->box && b->pid > 0) kill(b->pid, SIGKILL);
+  }
+}
+
+/* --- making one --------------------------------------------------------------------------------
+ */
+
+static int make_groups(const struct proto_create *req, struct wbox *b, struct cgroup_entry *entry,
+                       struct err *err)
+{
+  struct cgroup_limits limits = {.cpu_milli = req->cpu_milli,
+                                 .mem_bytes = req->mem_bytes + req->disk_bytes,
+                                 .pids = req->pids};
+  int rc = cgroup_box_make(warden.cg, b->name, b->ids.agent, b->ids.agent, entry, err);
+  if (rc < 0) return rc;
+  rc = cgroup_box_limit(warden.cg, b->name, &limits, err);
+  if (rc == 0) return 0;
+  cgroup_entry_done(entry);
+  cgroup_box_remove(warden.cg, b->name);
+  return rc;
+}
+
+/* The clone is made under the agent's id: that is the id it keeps, and the owner of its user
+ * namespace. */
+static pid_t clone_agent(const struct wbox *b, struct agent_boot *boot, int *ret_pidfd)
+{
+  struct clone_args args = {
+      .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+               CLONE_NEWNET | CLONE_PIDFD,
+      .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
+      .exit_signal = SIGCHLD,
+  };
+  boot->into = boot->entry.into_fd >= 0 && (cgroup_info(warden.cg)->caps & CGROUP_CAP_INTO) != 0;
+  if (boot->into) {
+    args.flags |= CLONE_INTO_CGROUP;
+    args.cgroup = (uint64_t)boot->entry.into_fd;
+  }
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  int rc = ids_become(&warden.ids, b->ids.agent);
+  if (rc < 0) {
+    errno = -rc;
+    return -1;
+  }
+  pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+  if (pid == 0) agent_main(boot);
+  int e = errno;
+  if (ids_become(&warden.ids, 0) < 0) _exit(1); /* cannot be: it holds the capability */
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  errno = e;
+  return pid;
+}
+
+static int no_clone(struct err *err, int e)
+{
+  if (e == EAGAIN || e == ENOSPC || e == ENOMEM)
+    return err_set(err, ERR_CAPACITY, e, "this machine has no room for another sandbox: %s",
+                   strerror(e));
+  int rc = err_set(err, ERR_ENGINE_UNAVAILABLE, e, "cannot make namespaces: %s", strerror(e));
+  err_hint(err, "run \"regolith doctor\": it names what forbids them");
+  return rc;
+}
+
+/* Where no group counts, limits per process must do. */
+static struct proto_go go_message(const struct proto_create *req, const struct wbox *b)
+{
+  unsigned caps = cgroup_info(warden.cg)->caps;
+  struct proto_go go = {.type = PROTO_GO,
+                        .image = req->image,
+                        .disk_bytes = req->disk_bytes,
+                        .inodes = req->inodes,
+                        .mapped = b->ids.mapped,
+                        .nproc = caps & CGROUP_CAP_PIDS ? 0 : req->pids,
+                        .as_bytes = caps & CGROUP_CAP_MEMORY ? 0 : req->mem_bytes};
+  memcpy(go.sandbox_id, req->sandbox_id, sizeof go.sandbox_id);
+  return go;
+}
+
+/* Maps, mounts, and the word to go. */
+static int dress(const struct proto_create *req, const struct wbox *b, int sync, int box_sock,
+                 struct err *err)
+{
+  int rc = ids_map(&warden.ids, &b->ids, b->pid, err);
+  if (rc < 0) return rc;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/ns/user", (int)b->pid);
+  cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+  int fds[1 + ROOTFS_MOUNTS_MAX] = {box_sock};
+  size_t n = 0;
+  rc = rootfs_make(req, &warden.ids, &b->ids, userns, fds + 1, &n, err);
+  if (rc < 0) return rc;
+  struct proto_go go = go_message(req, b);
+  struct proto_piece piece = {&go, sizeof go};
+  rc = proto_send(sync, &piece, 1, fds, 1 + n);
+  for (size_t i = 1; i <= n; i++) close(fds[i]);
+  if (rc < 0) return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
+  return 0;
+}
+
+static int make_box(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
+{
+  int sync[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
+    return err_set(err, ERR_CAPACITY, errno, "cannot make a socket pair: %s", strerror(errno));
+  cleanup_close int ours = sync[0], theirs = sync[1], pidfd = -1;
+  struct agent_boot boot = {.sync_fd = theirs};
+  int rc = make_groups(req, b, &boot.entry, err);
+  if (rc < 0) return rc;
+  b->pid = clone_agent(b, &boot, &pidfd);
+  int e = errno;
+  cgroup_entry_done(&boot.entry);
+  if (b->pid < 0) {
+    b->pid = 0;
+    cgroup_box_remove(warden.cg, b->name);
+    return no_clone(err, e);
+  }
+  rc = dress(req, b, ours, box_sock, err);
+  if (rc < 0) return rc;
+  struct proto_created created = {.type = PROTO_CREATED, .pid = b->pid, .box = b->box};
+  tell(&created, sizeof created, pidfd);
+  return 0;
+}
+
+static int try_create(const struct proto_create *req, int box_sock, struct err *err)
+{
+  struct wbox *b = xcalloc(1, sizeof *b);
+  b->box = req->box;
+  memcpy(b->name, req->sandbox_id, sizeof b->name - 1);
+  int rc = ids_take(&warden.ids, req->image == IMAGE_DIR, &b->ids, err);
+  if (rc < 0) {
+    free(b);
+    return rc;
+  }
+  list_append(&warden.boxes, &b->node);
+  rc = make_box(req, b, box_sock, err);
+  if (rc == 0) return 0;
+  if (b->pid == 0) {
+    forget(b);
+    return rc;
+  }
+  b->silent = true; /* its end is no news: the failure is */
+  kill(b->pid, SIGKILL);
+  return rc;
+}
+
+static void on_create(const struct proto_create *req, int box_sock)
+{
+  struct proto_failed failed = {.type = PROTO_CREATE_FAILED, .box = req->box};
+  if (try_create(req, box_sock, &failed.err) < 0) tell(&failed, sizeof failed, -1);
+}
+
+/* --- the loop ----------------------------------------------------------------------------------
+ */
+
+/* Kills and removes all that is left, then ends. */
+static void leave(int status) __attribute__((noreturn));
+static void leave(int status)
+{
+  LIST_FOREACH (it, &warden.boxes) {
+    struct wbox *b = list_entry(it, struct wbox, node);
+    if (b->pid > 0) kill(b->pid, SIGKILL);
+  }
+  while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR) continue;
+  if (warden.cg) {
+    LIST_FOREACH (it, &warden.boxes)
+      cgroup_box_remove(warden.cg, list_entry(it, struct wbox, node)->name);
+    cgroup_close(warden.cg, CLOSE_WAIT_MS);
+  }
+  ids_done(&warden.ids);
+  _exit(status);
+}
+
+static union {
+  uint32_t type;
+  struct proto_create create;
+  struct proto_box box;
+} request;
+
+static void on_request(void)
+{
+  int fds[PROTO_FDS_MAX];
+  size_t fds_n = 0;
+  ssize_t n = proto_recv(warden.host, &request, sizeof request, fds, &fds_n, false);
+  if (n == -EAGAIN) return;
+  if (n <= 0 || request.type == PROTO_QUIT) leave(0);
+  if (request.type == PROTO_CREATE && n == sizeof request.create && fds_n == 1)
+    on_create(&request.create, fds[0]);
+  else if (request.type == PROTO_KILL && n == sizeof request.box)
+    on_kill(&request.box);
+  for (size_t i = 0; i < fds_n; i++) close(fds[i]);
+}
+
+/* Milliseconds until something has to be done unasked. */
+static int idle_ms(void)
+{
+  if (warden.leaving) return REMOVE_POLL_MS;
+  return warden.swept ? -1 : SWEEP_AFTER_MS;
+}
+
+static void on_idle(void)
+{
+  if (warden.leaving) {
+    retry_removals();
+  } else if (!warden.swept) {
+    warden.swept = true;
+    cgroup_sweep(warden.cg);
+  }
+}
+
+static void serve(void) __attribute__((noreturn));
+static void serve(void)
+{
+  struct pollfd p[2] = {{.fd = warden.host, .events = POLLIN},
+                        {.fd = warden.signals, .events = POLLIN}};
+  for (;;) {
+    int n = poll(p, 2, idle_ms());
+    if (n < 0 && errno != EINTR) leave(1);
+    if (n == 0) on_idle();
+    if (n <= 0) continue;
+    if (p[1].revents) reap();
+    if (p[0].revents) on_request();
+  }
+}
+
+static int set_up(struct err *err)
+{
+  struct cgroup_conf conf = {.host_pid = getppid()};
+  int rc = cgroup_open(&warden.cg, &conf, err);
+  if (rc == 0) rc = ids_enter(&warden.ids, err);
+  if (rc == 0) rc = rootfs_prepare(err);
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  if (rc == 0 && sigprocmask(SIG_BLOCK, &child, NULL) < 0)
+    rc = err_set(err, ERR_INTERNAL, errno, "cannot block SIGCHLD: %s", strerror(errno));
+  warden.signals = rc == 0 ? signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK) : -1;
+  if (rc == 0 && warden.signals < 0)
+    rc = err_set(err, ERR_INTERNAL, errno, "cannot make a signalfd: %s", strerror(errno));
+  return rc;
+}
+
+int warden_main(int sock)
+{
+  struct proto_hello hello = {.type = PROTO_HELLO};
+  list_init(&warden.boxes);
+  warden.host = sock;
+  warden.ids.lock_fd = -1;
+  if (set_up(&hello.err) == 0) {
+    hello.ids = (uint32_t)warden.ids.mode;
+    hello.cgroup_mode = (uint32_t)cgroup_info(warden.cg)->mode;
+    hello.cgroup_caps = cgroup_info(warden.cg)->caps;
+  }
+  tell(&hello, sizeof hello, -1);
+  if (hello.err.kind != ERR_NONE) leave(3);
+  serve();
+}
