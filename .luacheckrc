@@ -1,13 +1,13 @@
 -- Settings of luacheck, for the Lua that the binary embeds, the examples, the specs and the tools.
 std = "lua54"
-max_line_length = 120
+max_line_length = 100
 max_cyclomatic_complexity = 25
 codes = true
 exclude_files = { "lua/types" } -- annotations for people and editors, never run
 
 -- What a script sees besides the standard library.
 local script_globals = {
-  "retry", "on_exit", "budget", "progress", "log", "args", "env",
+  "task", "retry", "on_exit", "budget", "progress", "log", "json", "http", "args", "env",
 }
 files["examples"] = { read_globals = script_globals }
 files["lua/regolith"] = { read_globals = script_globals }

@@ -1,5 +1,8 @@
--- Checks every #include of src/ against tools/includes.txt: which part may include which, that a header includes only
--- base, that an x_internal.h stays inside its folder, and which parts may include which library. Usage:
+-- Checks every #include of src/ against tools/includes.txt: which part may include which, that a
+-- header includes only base, that an x_internal.h stays inside its folder, and which parts may
+-- include which library. Usage:
+--
+--
 --   lua5.4 tools/includes.lua [ROOT]      ROOT holds src/ and tools/includes.txt; default "."
 local root = arg[1] or "."
 local parts, exceptions, libraries = {}, {}, {}
@@ -57,14 +60,14 @@ local function check_own(file, where, part, target)
     return
   end
   if not to then return fault(where, "\"%s\" belongs to no part of tools/includes.txt", target) end
-  if target:find "_internal%.h$" and target:match "^(.*)/" ~= file:match "^(.*)/" then
+  if target:find "internal%.h$" and target:match "^(.*)/" ~= file:match "^(.*)/" then
     fault(where, "\"%s\" is internal to its folder", target)
   end
   local may = parts[part]
   if not (to == "base" or to == part or may[to] or may["*"]) then
     fault(where, "%s may not include %s (\"%s\")", part, to, target)
   end
-  local internal = file:find "_internal%.h$"
+  local internal = file:find "internal%.h$"
   if file:find "%.h$" and to ~= "base" and not internal then
     local allowed = exceptions[file]
     if not (allowed and allowed[target]) then

@@ -14,7 +14,13 @@ list() {
   awk '{ print "mount " $5 " " $9 }' /proc/self/mountinfo | sed 's/ *$//'
   # Namespaces that outlive their processes are held by a bind mount of type nsfs.
   awk '$0 ~ / - nsfs / { print "namespace " $4 " at " $5 }' /proc/self/mountinfo
-  find /sys/fs/cgroup -mindepth 2 -type d -path '*/regolith*' 2>/dev/null | sed 's/^/cgroup /'
+  # Directories of a warden that lives (w-UID-PID-…) are somebody else's: ours have all ended by now.
+  find /sys/fs/cgroup -mindepth 2 -type d -path '*/regolith/w-*' 2>/dev/null | while read -r d; do
+    pid=$(echo "$d" | sed -E 's|.*/regolith/w-[0-9]+-([0-9]+)-.*|\1|')
+    grep -q '^regolith' "/proc/$pid/comm" 2>/dev/null || echo "cgroup $d"
+  done
+  # Users that spec/e2e/users_spec.lua makes.
+  sed -n 's/^\(rgtest[^:]*\):.*/user \1/p' /etc/passwd
   old_ifs=$IFS
   IFS=:
   for d in /run/regolith /var/lib/regolith /dev/shm ${REGOLITH_SCRATCH:-}; do

@@ -1,4 +1,5 @@
--- Prints the microseconds a sandbox (create, exec, terminate) costs. Arguments: count, unused, how many at once.
+-- Prints the microseconds a sandbox (create, exec, terminate) costs.
+-- Arguments: count, unused, how many at once.
 local sandbox = require "sandbox"
 
 local count, at_once = tonumber(arg[1]), tonumber(arg[3])

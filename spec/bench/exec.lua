@@ -1,4 +1,5 @@
--- Prints the microseconds of each exec in one live sandbox. Arguments: count, pause in ms before each.
+-- Prints the microseconds of each exec in one live sandbox.
+-- Arguments: count, pause in ms before each.
 local sandbox = require "sandbox"
 
 local count, pause = tonumber(arg[1]), tonumber(arg[2]) / 1000

@@ -1,4 +1,5 @@
--- Prints the KiB that each of many idle things takes of the machine. Arguments: count, unused, unused, what.
+-- Prints the KiB that each of many idle things takes of the machine.
+-- Arguments: count, unused, unused, what.
 local sandbox = require "sandbox"
 
 local count, what = tonumber(arg[1]), arg[4]

@@ -1,4 +1,5 @@
--- Prints the milliseconds from the first spawn to the last join of 10,000 tasks that sleep 100 ms each.
+-- Prints the milliseconds from the first spawn to the last join of 10,000 tasks that sleep 100 ms
+-- each.
 local begin = task.now()
 local tasks = {}
 for i = 1, 10000 do

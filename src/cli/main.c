@@ -13,6 +13,7 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
+    &cmd_doctor,
     &cmd_help,
     &cmd_version,
     NULL,

@@ -28,6 +28,9 @@ struct supervisor *supervisor_new(const struct supervisor_conf *conf);
 /* Takes the engine over; it is closed at shutdown. */
 void supervisor_add_engine(struct supervisor *sup, struct engine *engine);
 
+/* Whether sandboxes of this engine cost what wire/tier.h says; engines are free until told so. */
+void supervisor_set_priced(struct supervisor *sup, const char *engine, bool priced);
+
 /* Whoever owns sandboxes: a script, an API key, the host itself. Ids are never reused. */
 struct owner_conf {
   const char *name;       /* shown in events */

@@ -16,9 +16,9 @@
 #include <strings.h>
 
 #include "base/buf.h"
+#include "base/suggest.h"
 
-#define MICRO     1000000
-#define WORD_MAX_ 64 /* names longer than this are nobody's misspelling */
+#define MICRO 1000000
 
 /* ---- messages ---- */
 
@@ -74,47 +74,6 @@ void field_path_at(char out[FIELD_PATH_SIZE], const char *prefix, size_t at)
   snprintf(out, FIELD_PATH_SIZE, "%.100s[%zu]", prefix, at + 1);
 }
 
-/* Edit distance with transposition, case ignored; both words are at most WORD_MAX_ long. */
-static size_t distance(const char *a, size_t la, const char *b, size_t lb)
-{
-  size_t row[3][WORD_MAX_ + 1];
-  size_t *before = row[0], *last = row[1], *now = row[2];
-  for (size_t j = 0; j <= lb; j++) last[j] = j;
-  for (size_t i = 1; i <= la; i++) {
-    now[0] = i;
-    for (size_t j = 1; j <= lb; j++) {
-      int ca = tolower((unsigned char)a[i - 1]), cb = tolower((unsigned char)b[j - 1]);
-      size_t best = last[j - 1] + (ca != cb);
-      if (last[j] + 1 < best) best = last[j] + 1;
-      if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
-      if (i > 1 && j > 1 && ca == tolower((unsigned char)b[j - 2]) &&
-          tolower((unsigned char)a[i - 2]) == cb && before[j - 2] + 1 < best)
-        best = before[j - 2] + 1;
-      now[j] = best;
-    }
-    size_t *t = before;
-    before = last;
-    last = now;
-    now = t;
-  }
-  return last[lb];
-}
-
-const char *schema_nearest(const char *word, const char *const *names, size_t n)
-{
-  size_t len = strlen(word);
-  if (len == 0 || len > WORD_MAX_) return NULL;
-  const char *best = NULL;
-  size_t best_d = len / 3 + 2; /* one more than may differ */
-  for (size_t i = 0; i < n; i++) {
-    size_t ln = strlen(names[i]);
-    if (ln > WORD_MAX_) continue;
-    size_t d = distance(word, len, names[i], ln);
-    if (d < best_d && d < ln) best = names[i], best_d = d;
-  }
-  return best;
-}
-
 static int unknown_field(const struct schema *s, const char *prefix, const char *key,
                          struct err *err)
 {
@@ -124,7 +83,7 @@ static int unknown_field(const struct schema *s, const char *prefix, const char 
   for (const char *const *p = s->also; p && *p && n < 64; p++) names[n++] = *p;
   char path[FIELD_PATH_SIZE];
   field_path(path, prefix, key);
-  const char *near = schema_nearest(key, names, n);
+  const char *near = suggest_nearest(key, names, n);
   int rc = err_arg(err, path,
                    near ? "%s has no field \"%s\": did you mean \"%s\"?" : "%s has no field \"%s\"",
                    s->name, path, near);

@@ -56,9 +56,6 @@ int schema_parse(const struct schema *s, const char *prefix, const struct val *a
 struct val schema_print(const struct schema *s, const void *src); /* a map of the shown fields */
 void schema_free(const struct schema *s, void *dst);
 
-/* The one of n names that is a likely misspelling away from word, or NULL. */
-const char *schema_nearest(const char *word, const char *const *names, size_t n);
-
 /* "PATH must be WHAT, not VALUE" as INVALID_ARGUMENT. */
 int field_wrong(struct err *err, const char *path, const struct val *v, const char *what, ...)
     __attribute__((format(printf, 4, 5)));

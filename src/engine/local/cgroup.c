@@ -166,7 +166,7 @@ static int open_tree(struct cgroups *cg, struct cg_tree *t)
   if (r < 0) return r;
   if (!t->v2) return 0;
   t->has_kill = faccessat(t->warden_fd, "cgroup.kill", F_OK, 0) == 0;
-  if (t->move && (r = move_procs(t, cg, false)) < 0) t->ctl = 0;
+  if (t->move && move_procs(t, cg, false) < 0) t->ctl = 0;
   if (t->ctl) enable_controllers(t);
   return 0;
 }

@@ -183,27 +183,27 @@ static int local_create(struct engine *engine, struct create_op *op, struct err 
 static int local_exec(struct engine *engine, struct exec_op *op, struct err *err)
 {
   (void)engine;
-  return exec_start(op->box, op, err);
+  return run_start(op->box, op, err);
 }
 
 static int local_kill(struct engine *engine, struct kill_op *op, struct err *err)
 {
   struct local *e = (struct local *)engine;
   if (op->create) return box_kill(e, op->create->engine_data, op, err);
-  return op->exec ? exec_kill(op->box, op->exec, op, err) : box_kill(e, op->box, op, err);
+  return op->exec ? run_kill(op->box, op->exec, op, err) : box_kill(e, op->box, op, err);
 }
 
 static void local_exec_input(struct engine *engine, struct exec_op *op, const void *data,
                              size_t len)
 {
   (void)engine;
-  exec_input(op, data, len);
+  run_input(op, data, len);
 }
 
 static void local_exec_flow(struct engine *engine, struct exec_op *op, bool paused)
 {
   (void)engine;
-  exec_flow(op, paused);
+  run_flow(op, paused);
 }
 
 struct list_req {

@@ -102,7 +102,7 @@ void box_finish(struct engine_box *b, enum box_end why)
   b->state = BOX_DEAD;
   close_sock(b);
   close_pidfd(b);
-  exec_end_all(b, why == BOX_END_OOM);
+  run_end_all(b, why == BOX_END_OOM);
   bool failed = b->create != NULL;
   if (failed) fail_create(b, why);
   bool wanted = !list_empty(&b->kills) || b->kill_sent;
@@ -218,9 +218,8 @@ static bool dispatch(struct engine_box *b, size_t len)
   case PROTO_READY: return on_ready(b, len);
   case PROTO_FAILED: return on_failed(b, &from_agent.failed, len);
   case PROTO_REFUSED:
-    return len == sizeof from_agent.refused && exec_on_refused(b, &from_agent.refused);
-  case PROTO_EXITED:
-    return len == sizeof from_agent.exited && exec_on_exited(b, &from_agent.exited);
+    return len == sizeof from_agent.refused && run_on_refused(b, &from_agent.refused);
+  case PROTO_EXITED: return len == sizeof from_agent.exited && run_on_exited(b, &from_agent.exited);
   default: return false;
   }
 }

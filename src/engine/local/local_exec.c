@@ -208,7 +208,7 @@ static void drain(struct exec *x)
     timer_start(x->box->engine->loop, &x->drain, DRAIN_MS);
 }
 
-void exec_flow(struct exec_op *op, bool paused)
+void run_flow(struct exec_op *op, bool paused)
 {
   struct exec *x = op->engine_data;
   if (!x || x->paused == paused) return;
@@ -268,7 +268,7 @@ static void on_tell_full(struct defer *d)
   say_input_full(d->data);
 }
 
-void exec_input(struct exec_op *op, const void *data, size_t len)
+void run_input(struct exec_op *op, const void *data, size_t len)
 {
   struct exec *x = op->engine_data;
   if (!x || x->in < 0 || x->input_ended) return;
@@ -316,7 +316,7 @@ static void refused_error(const struct exec *x, const struct proto_refused *msg,
   }
 }
 
-bool exec_on_refused(struct engine_box *b, const struct proto_refused *msg)
+bool run_on_refused(struct engine_box *b, const struct proto_refused *msg)
 {
   struct exec *x = find(b, msg->exec);
   if (!x || x->exited || msg->why >= REFUSED_COUNT || msg->error < 0) return false;
@@ -326,7 +326,7 @@ bool exec_on_refused(struct engine_box *b, const struct proto_refused *msg)
   return true;
 }
 
-bool exec_on_exited(struct engine_box *b, const struct proto_exited *msg)
+bool run_on_exited(struct engine_box *b, const struct proto_exited *msg)
 {
   struct exec *x = find(b, msg->exec);
   if (!x || x->exited || msg->how >= EXITED_COUNT) return false;
@@ -339,7 +339,7 @@ bool exec_on_exited(struct engine_box *b, const struct proto_exited *msg)
   return true;
 }
 
-void exec_end_all(struct engine_box *b, bool oom)
+void run_end_all(struct engine_box *b, bool oom)
 {
   while (!list_empty(&b->execs)) {
     struct exec *x = list_entry(b->execs.next, struct exec, node);
@@ -368,7 +368,7 @@ static int send_exec_kill(struct exec *x, int signo)
   return x->box->sock < 0 ? 0 : box_send(x->box, &piece, 1, NULL, 0);
 }
 
-int exec_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, struct err *err)
+int run_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, struct err *err)
 {
   struct exec *x = op->engine_data;
   if (!x || b->state == BOX_DEAD) {
@@ -554,7 +554,7 @@ static int send_request(struct exec *x, struct err *err)
   return rc < 0 ? rc : 0;
 }
 
-int exec_start(struct engine_box *b, struct exec_op *op, struct err *err)
+int run_start(struct engine_box *b, struct exec_op *op, struct err *err)
 {
   if (b->state != BOX_RUNNING || b->kill_sent || b->sock < 0)
     return err_set(err, ERR_SANDBOX_TERMINATED, ESRCH, "the sandbox has ended");

@@ -96,15 +96,15 @@ int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, c
 void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *release);
 
 /* local_exec.c */
-int exec_start(struct engine_box *b, struct exec_op *op, struct err *err);
-int exec_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, struct err *err);
-void exec_input(struct exec_op *op, const void *data, size_t len);
-void exec_flow(struct exec_op *op, bool paused);
+int run_start(struct engine_box *b, struct exec_op *op, struct err *err);
+int run_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, struct err *err);
+void run_input(struct exec_op *op, const void *data, size_t len);
+void run_flow(struct exec_op *op, bool paused);
 /* false: the agent's word makes no sense. */
-bool exec_on_refused(struct engine_box *b, const struct proto_refused *msg);
-bool exec_on_exited(struct engine_box *b, const struct proto_exited *msg);
+bool run_on_refused(struct engine_box *b, const struct proto_refused *msg);
+bool run_on_exited(struct engine_box *b, const struct proto_exited *msg);
 /* The box is dead: all its execs end, as OOM or LOST where no report came. */
-void exec_end_all(struct engine_box *b, bool oom);
+void run_end_all(struct engine_box *b, bool oom);
 
 /* local.c: tells the warden; starts one where there is none. */
 int local_tell_warden(struct local *e, const void *msg, size_t len, int fd, struct err *err);

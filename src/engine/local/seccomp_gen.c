@@ -214,6 +214,7 @@ static void emit_program(struct code *c, const struct arch *arch, const enum act
   struct range ranges[NR_LIMIT + 2];
   size_t n = 0;
   for (uint32_t nr = 0; nr < NR_LIMIT; nr++)
+    // cppcheck-suppress uninitvar  ; n counts those that are set
     if (n == 0 || ranges[n - 1].action != want[nr]) ranges[n++] = (struct range){nr, want[nr]};
 
   emit(c, BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, arch));

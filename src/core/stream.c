@@ -1,0 +1,100 @@
+/* Bounded capture of output: a head that fills once, then a tail that turns into a ring.
+ *
+ * Invariants: head_len + tail_len = min(total, max); the tail is a plain buffer until it holds its
+ * half, from then on tail_at is both the oldest byte and the next to be overwritten. Both grow by
+ * doubling, so that a thousand small commands do not cost a thousand times `max`. */
+#include "core/stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+void stream_init(struct stream *s, size_t max)
+{
+  *s = (struct stream){.max = max};
+}
+
+static size_t head_max(const struct stream *s)
+{
+  return s->max - s->max / 2;
+}
+
+static size_t min(size_t a, size_t b)
+{
+  return a < b ? a : b;
+}
+
+static void grow(char **p, size_t *cap, size_t need, size_t most)
+{
+  if (need <= *cap) return;
+  size_t to = *cap ? *cap : 256;
+  while (to < need) to *= 2;
+  *cap = min(to, most);
+  *p = xrealloc(*p, *cap);
+}
+
+static void ring_write(struct stream *s, const char *p, size_t len, size_t size)
+{
+  if (len > size) { /* only the end of it can stay */
+    p += len - size;
+    s->tail_at = (s->tail_at + (len - size)) % size;
+    len = size;
+  }
+  size_t first = min(len, size - s->tail_at);
+  memcpy(s->tail + s->tail_at, p, first);
+  memcpy(s->tail, p + first, len - first);
+  s->tail_at = (s->tail_at + len) % size;
+}
+
+void stream_write(struct stream *s, const void *data, size_t len)
+{
+  const char *p = data;
+  s->total += len;
+  size_t n = min(len, head_max(s) - s->head_len);
+  if (n > 0) {
+    grow(&s->head, &s->head_cap, s->head_len + n, head_max(s));
+    memcpy(s->head + s->head_len, p, n);
+    s->head_len += n;
+    p += n;
+    len -= n;
+  }
+  size_t size = s->max / 2;
+  n = min(len, size - s->tail_len);
+  if (n > 0) {
+    grow(&s->tail, &s->tail_cap, s->tail_len + n, size);
+    memcpy(s->tail + s->tail_len, p, n);
+    s->tail_len += n;
+    p += n;
+    len -= n;
+  }
+  if (len > 0 && size > 0) ring_write(s, p, len, size);
+}
+
+bool stream_truncated(const struct stream *s)
+{
+  return s->total > s->head_len + s->tail_len;
+}
+
+char *stream_take(struct stream *s, size_t *ret_len)
+{
+  size_t len = s->head_len + s->tail_len;
+  char *all = xrealloc(s->head, len + 1);
+  size_t old = s->tail_len - s->tail_at;
+  if (s->tail_len > 0) {
+    memcpy(all + s->head_len, s->tail + s->tail_at, old);
+    memcpy(all + s->head_len + old, s->tail, s->tail_at);
+  }
+  all[len] = '\0';
+  free(s->tail);
+  *s = (struct stream){.total = s->total};
+  *ret_len = len;
+  return all;
+}
+
+void stream_free(struct stream *s)
+{
+  free(s->head);
+  free(s->tail);
+  *s = (struct stream){0};
+}

@@ -1,0 +1,28 @@
+#ifndef REGOLITH_CORE_STREAM_H
+#define REGOLITH_CORE_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What is kept of a command's output: the first and the last half of `max` bytes, the rest counted.
+ * Memory follows what was written and never passes `max`. Zero-initialised keeps nothing. */
+struct stream {
+  size_t max;                /* bytes kept at most */
+  uint64_t total;            /* bytes written, kept or not */
+  char *head, *tail;         /* owned; tail is a ring once it is full */
+  size_t head_len, head_cap; /* bytes */
+  size_t tail_len, tail_cap; /* bytes */
+  size_t tail_at;            /* oldest byte of the full ring */
+};
+
+void stream_init(struct stream *s, size_t max);
+void stream_write(struct stream *s, const void *data, size_t len);
+bool stream_truncated(const struct stream *s);
+
+/* Hands over what was kept, in order, NUL-terminated behind ret_len (the caller frees); the stream
+ * is empty afterwards but remembers total. */
+char *stream_take(struct stream *s, size_t *ret_len);
+void stream_free(struct stream *s);
+
+#endif

@@ -1,0 +1,274 @@
+/* One command: its output, its time-out, and an honest account of how it ended.
+ *
+ * The engine reports how the command ended; the supervisor knows whether it asked for that end, and
+ * why. The rule that joins the two: a command that exited by itself has exited, whatever was asked
+ * meanwhile, except that one which broke its output limit is always output_limit; one that ended by
+ * a signal, or that the engine lost, ended for the reason it was asked to, if there was one.
+ *
+ * An exec that was killed is answered when both the end and the kill have been reported, so that
+ * everything it started is gone by then.
+ *
+ * running → (killing) → done → buried */
+#include <stdlib.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "core/op.h"
+#include "sandbox/internal.h"
+
+#define KILL_AGAIN_MS 1000
+
+static void exec_free(struct dying *d)
+{
+  struct exec *x = list_entry(d, struct exec, dying);
+  stream_free(&x->out);
+  stream_free(&x->err);
+  exec_args_free(&x->args);
+  free(x);
+}
+
+static enum outcome_reason reason_of(const struct exec *x)
+{
+  bool asked = x->why != REASON_EXITED;
+  bool over = x->sb->end != END_NONE;
+  if (x->why == REASON_OUTPUT_LIMIT) return x->why;
+  switch (x->run.ret_end) {
+  case EXEC_END_EXITED: return REASON_EXITED;
+  case EXEC_END_OOM: return REASON_OOM;
+  case EXEC_END_SIGNAL: return asked ? x->why : over ? sandbox_outcome(x->sb) : REASON_SIGNAL;
+  case EXEC_END_LOST: return asked ? x->why : over ? sandbox_outcome(x->sb) : REASON_UNKNOWN;
+  }
+  return REASON_UNKNOWN;
+}
+
+static void fill_outcome(struct exec *x, struct outcome *o)
+{
+  *o = (struct outcome){
+      .reason = reason_of(x),
+      .out_bytes = x->out.total,
+      .err_bytes = x->err.total,
+      .out_truncated = stream_truncated(&x->out),
+      .err_truncated = stream_truncated(&x->err),
+      .duration_ms = x->run.ret_duration_us / 1000,
+      .cpu_ms = x->run.ret_cpu_us / 1000,
+      .max_rss_mib = (uint32_t)((x->run.ret_max_rss_kib + 1023) / 1024),
+  };
+  if (o->reason == REASON_EXITED) o->exit_code = x->run.ret_code;
+  if (o->reason == REASON_SIGNAL) o->signal = x->run.ret_code;
+  o->out = stream_take(&x->out, &o->out_len);
+  o->err = stream_take(&x->err, &o->err_len);
+}
+
+static struct val event_fields(const struct exec *x, const char *event)
+{
+  struct val v = val_map();
+  val_add(&v, "event", val_str(event));
+  val_add(&v, "sandbox_id", val_str(x->sb->id));
+  val_add(&v, "owner", val_str(x->sb->owner->name));
+  val_add(&v, "engine", val_str(x->sb->engine->name));
+  val_add(&v, "exec", val_int((int64_t)x->number));
+  return v;
+}
+
+static void emit_started(const struct exec *x)
+{
+  struct supervisor *sup = x->sb->sup;
+  if (!supervisor_listened(sup)) return;
+  struct val v = event_fields(x, "exec_started"), command = val_list();
+  for (size_t i = 0; i < x->args.argv.n; i++) val_push(&command, val_str(x->args.argv.v[i]));
+  val_add(&v, "command", command);
+  supervisor_emit(sup, x->sb->owner->id, &v);
+}
+
+static void emit_done(const struct exec *x, const struct outcome *o)
+{
+  struct supervisor *sup = x->sb->sup;
+  if (!supervisor_listened(sup)) return;
+  struct val v = event_fields(x, "exec_done");
+  if (o) {
+    char name[24];
+    val_add(&v, "reason", val_str(reason_name(o->reason)));
+    if (o->reason == REASON_EXITED) val_add(&v, "exit_code", val_int(o->exit_code));
+    if (o->reason == REASON_SIGNAL) val_add(&v, "signal", val_str(signal_name(o->signal, name)));
+    val_add(&v, "stdout_bytes", val_int((int64_t)o->out_bytes));
+    val_add(&v, "stderr_bytes", val_int((int64_t)o->err_bytes));
+    val_add(&v, "duration_ms", val_int((int64_t)o->duration_ms));
+  } else {
+    val_add(&v, "error", val_str(err_info(x->done_err.kind)->code));
+    val_add(&v, "message", val_str(x->done_err.msg));
+  }
+  supervisor_emit(sup, x->sb->owner->id, &v);
+}
+
+static void answer(struct exec *x)
+{
+  struct op *op = x->op;
+  struct outcome o = {0};
+  if (!x->failed) fill_outcome(x, &o);
+  emit_done(x, x->failed ? NULL : &o);
+  if (op) {
+    x->op = NULL;
+    op->handler_data = NULL;
+    if (!x->failed) op->result = outcome_print(&o);
+    op_finish(op, x->failed ? &x->done_err : NULL);
+  }
+  outcome_free(&o);
+}
+
+/* Both the end and the kill, if there was one, are reported. */
+static void finish(struct exec *x)
+{
+  struct sandbox *sb = x->sb;
+  timer_stop(sb->sup->loop, &x->deadline);
+  answer(x);
+  list_remove(&x->node);
+  sb->execs_n--;
+  sb->sup->execs_n--;
+  supervisor_bury(sb->sup, &x->dying);
+  sandbox_touch(sb);
+  if (sb->state == SANDBOX_DRAINING && sb->execs_n == 0) sandbox_event(sb, SANDBOX_EV_DRAINED);
+}
+
+static void on_done(struct exec_op *run, const struct err *err)
+{
+  struct exec *x = run->data;
+  x->done = true;
+  x->failed = err != NULL;
+  if (err) x->done_err = *err;
+  if (!x->killing) finish(x);
+}
+
+static void on_chunk(struct exec_op *run, enum exec_stream which, const void *data, size_t len)
+{
+  struct exec *x = run->data;
+  struct stream *s = which == EXEC_STDOUT ? &x->out : &x->err;
+  stream_write(s, data, len);
+  if (x->op && x->args.stream)
+    op_chunk(x->op, which == EXEC_STDOUT ? OP_STDOUT : OP_STDERR, data, len);
+  if (x->args.on_overflow == OVERFLOW_KILL && stream_truncated(s))
+    exec_kill(x, REASON_OUTPUT_LIMIT);
+}
+
+/* ---- ending it ---- */
+
+static void start_kill(struct exec *x);
+
+static void on_kill_again(struct timer *t)
+{
+  start_kill(t->data);
+}
+
+/* The command lives on, and its sandbox bounds its life: ask again until it ends. */
+static void kill_failed(struct exec *x, const struct err *err)
+{
+  log_warn("a command in sandbox %s could not be ended yet: %s", x->sb->id, err->msg);
+  x->deadline.cb = on_kill_again;
+  timer_start(x->sb->sup->loop, &x->deadline, KILL_AGAIN_MS);
+}
+
+static void on_killed(struct kill_op *op, const struct err *err)
+{
+  struct exec *x = op->data;
+  x->killing = false;
+  if (x->done)
+    finish(x);
+  else if (err && x->sb->state == SANDBOX_STARTED)
+    kill_failed(x, err);
+}
+
+static void start_kill(struct exec *x)
+{
+  struct err err = {0};
+  struct engine *e = x->sb->engine->engine;
+  x->kill = (struct kill_op){
+      .box = x->sb->create.ret_box, .exec = &x->run, .on_done = on_killed, .data = x};
+  x->killing = true;
+  if (e->ops->kill(e, &x->kill, &err) == 0) return;
+  x->killing = false;
+  kill_failed(x, &err);
+}
+
+/* A command that is being ended is read to its end, whatever its reader says. */
+static void resume_output(struct exec *x)
+{
+  struct engine *e = x->sb->engine->engine;
+  if (e->ops->exec_flow) e->ops->exec_flow(e, &x->run, false);
+}
+
+void exec_kill(struct exec *x, enum outcome_reason why)
+{
+  if (x->done || x->why != REASON_EXITED) return;
+  x->why = why;
+  timer_stop(x->sb->sup->loop, &x->deadline);
+  if (x->sb->state != SANDBOX_STARTED) return; /* the whole box is on its way out */
+  resume_output(x);
+  start_kill(x);
+}
+
+void exec_stop(struct exec *x)
+{
+  timer_stop(x->sb->sup->loop, &x->deadline);
+  if (!x->done) resume_output(x);
+}
+
+static void on_deadline(struct timer *t)
+{
+  exec_kill(t->data, REASON_TIMEOUT);
+}
+
+/* ---- starting it ---- */
+
+void exec_flow(struct exec *x, bool paused)
+{
+  struct engine *e = x->sb->engine->engine;
+  bool ending = x->why != REASON_EXITED || x->sb->state != SANDBOX_STARTED;
+  if (!x->done && !ending && e->ops->exec_flow) e->ops->exec_flow(e, &x->run, paused);
+}
+
+void exec_input(struct exec *x, const void *data, size_t len)
+{
+  struct engine *e = x->sb->engine->engine;
+  if (!x->done && x->args.stdin_stream) e->ops->exec_input(e, &x->run, data, len);
+}
+
+int exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err)
+{
+  struct supervisor *sup = sb->sup;
+  struct engine *e = sb->engine->engine;
+  struct exec *x = xcalloc(1, sizeof *x);
+  *x = (struct exec){.sb = sb, .op = op, .args = *args, .number = sb->commands + 1};
+  *args = (struct exec_args){0};
+  x->dying.free = exec_free;
+  list_init(&x->node);
+  list_init(&x->dying.node);
+  stream_init(&x->out, x->args.max_output);
+  stream_init(&x->err, x->args.max_output);
+  x->deadline = (struct timer){.cb = on_deadline, .data = x};
+  x->run = (struct exec_op){.box = sb->create.ret_box,
+                            .args = &x->args,
+                            .on_chunk = on_chunk,
+                            .on_done = on_done,
+                            .data = x};
+  int rc = e->ops->exec(e, &x->run, err);
+  if (rc < 0) {
+    exec_free(&x->dying);
+    return rc;
+  }
+  if (op) op->handler_data = x;
+  list_append(&sb->execs, &x->node);
+  sb->execs_n++;
+  sup->execs_n++;
+  if (op) sb->commands++;
+  if (x->args.timeout_ms) timer_start(sup->loop, &x->deadline, x->args.timeout_ms);
+  sandbox_touch(sb);
+  emit_started(x);
+  return 0;
+}
+
+void exec_abandon(struct exec *x, const struct err *err)
+{
+  timer_stop(x->sb->sup->loop, &x->deadline);
+  struct op *op = x->op;
+  x->op = NULL;
+  if (op) op_finish(op, err);
+}

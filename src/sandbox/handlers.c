@@ -1,0 +1,445 @@
+/* The ops of the sandbox module: arguments in, rules, answers out.
+ *
+ * Each handler parses its arguments into the typed struct, finds what they name within the owner's
+ * own sandboxes, and either answers at once or leaves the answer to sandbox.c and exec.c. What the
+ * asked engine lacks is refused here, by field, before anything starts: nothing asked for is ever
+ * silently ignored. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "core/op.h"
+#include "sandbox/internal.h"
+#include "wire/price.h"
+#include "wire/tier.h"
+
+static int not_owner(struct err *err)
+{
+  return err_set(err, ERR_CANCELLED, 0, "whoever asks has ended");
+}
+
+static int refuse_closing(struct supervisor *sup, struct err *err)
+{
+  if (!sup->closing) return 0;
+  return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "this process is shutting down");
+}
+
+/* ---- sandbox.create ---- */
+
+static int lacks(const struct engine_entry *e, const char *field, const char *what, struct err *err)
+{
+  int rc = err_set(err, ERR_UNSUPPORTED, 0, "engine \"%s\" does not support %s", e->name, what);
+  if (err) {
+    strcpy(err->field, field);
+    strcpy(err->engine, e->name);
+  }
+  return rc;
+}
+
+static int check_gpu(const struct engine_entry *e, const struct create_args *a, struct err *err)
+{
+  if (a->gpu.n == 0 || (e->caps & ENGINE_CAP_GPU)) return 0;
+  int rc = err_set(err, ERR_CAPACITY, 0,
+                   "engine \"%s\" has no GPU, so it cannot give gpu = \"%s\": it has CPUs only",
+                   e->name, a->gpu.v[0]);
+  if (err) {
+    strcpy(err->field, "gpu");
+    strcpy(err->engine, e->name);
+  }
+  return rc;
+}
+
+static int check_caps(const struct engine_entry *e, const struct create_args *a, struct err *err)
+{
+  if (a->network == NETWORK_OPEN && !(e->caps & ENGINE_CAP_NETWORK))
+    return lacks(e, "network", "network = \"open\"", err);
+  if (a->network == NETWORK_ALLOW && !(e->caps & ENGINE_CAP_NETWORK))
+    return lacks(e, "network", "network = { allow = … }", err);
+  if (a->volumes_n > 0 && !(e->caps & ENGINE_CAP_VOLUMES))
+    return lacks(e, "volumes", "volumes", err);
+  if (a->unencrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
+    return lacks(e, "unencrypted_ports", "unencrypted_ports", err);
+  if (a->encrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
+    return lacks(e, "encrypted_ports", "encrypted_ports", err);
+  if (a->ready_tcp && !(e->caps & ENGINE_CAP_PORTS)) return lacks(e, "ready", "ready", err);
+  return check_gpu(e, a, err);
+}
+
+static int check_owner(const struct owner *o, const struct create_args *a, struct err *err)
+{
+  if (strncmp(a->image, "dir:", 4) == 0 && !o->allow_dir_images) {
+    int rc = err_set(err, ERR_DENIED, 0, "image = \"%.200s\" is not allowed here", a->image);
+    if (err) strcpy(err->field, "image");
+    err_hint(err, "directories as images are for the operator: regolith run --allow-dir-images");
+    return rc;
+  }
+  LIST_FOREACH (it, &o->live) {
+    const struct sandbox *sb = list_entry(it, struct sandbox, by_owner);
+    if (!a->name || !sb->args.name || strcmp(a->name, sb->args.name) != 0) continue;
+    int rc = err_set(err, ERR_CONFLICT, 0, "a sandbox named \"%s\" is alive already (%s)", a->name,
+                     sb->id);
+    if (err) {
+      strcpy(err->field, "name");
+      strcpy(err->sandbox_id, sb->id);
+    }
+    return rc;
+  }
+  return 0;
+}
+
+static int check_room(const struct supervisor *sup, const struct owner *o, struct err *err)
+{
+  if (o->max_sandboxes && o->live_n >= o->max_sandboxes) {
+    int rc = err_set(err, ERR_LIMIT, 0, "%s may have %u sandboxes alive at once, and has them",
+                     o->name[0] ? o->name : "this owner", o->max_sandboxes);
+    err_hint(err, "terminate one first, or raise the cap with --max-sandboxes");
+    return rc;
+  }
+  if (sup->max_sandboxes && sup->live_n >= sup->max_sandboxes)
+    return err_set(err, ERR_CAPACITY, 0, "this process may have %u sandboxes alive at once",
+                   sup->max_sandboxes);
+  return 0;
+}
+
+static int create_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct create_args args;
+  struct owner *o = owner_find(sup, op->owner);
+  if (!o || o->ending) return not_owner(err);
+  int rc = create_args_parse(&op->args, &sup->defaults, &args, err);
+  if (rc < 0) return rc;
+  const struct engine_entry *e = engine_entry_find(sup, args.engine, "engine", err);
+  rc = e ? refuse_closing(sup, err) : -EINVAL;
+  if (rc == 0) rc = check_owner(o, &args, err);
+  if (rc == 0) rc = check_caps(e, &args, err);
+  if (rc == 0) rc = check_room(sup, o, err);
+  if (rc == 0) rc = sandbox_create(sup, o, op, &args, err);
+  create_args_free(&args);
+  return rc;
+}
+
+static void create_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  if (op->handler_data) sandbox_end(op->handler_data, END_CANCELLED);
+}
+
+/* ---- sandbox.exec ---- */
+
+static int check_alive(const struct sandbox *sb, struct err *err)
+{
+  if (sb->end != END_NONE) return sandbox_ended_err(sb, err);
+  if (sb->state == SANDBOX_STARTED) return 0;
+  int rc = err_set(err, ERR_CONFLICT, 0, "sandbox %s is still being created", sb->id);
+  if (err) strcpy(err->sandbox_id, sb->id);
+  return rc;
+}
+
+static int exec_op_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct exec_args args;
+  int rc = exec_args_parse(&op->args, &args, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_find(sup, op->owner, args.sandbox_id, err);
+  rc = sb ? check_alive(sb, err) : -ENOENT;
+  if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
+    rc = lacks(sb->engine, "stdin_stream", "input to a running command", err);
+  if (rc == 0) rc = exec_start(sb, op, &args, err);
+  if (rc < 0 && sb && err) {
+    strcpy(err->sandbox_id, sb->id);
+    strcpy(err->engine, sb->engine->name);
+  }
+  exec_args_free(&args);
+  return rc;
+}
+
+static void exec_op_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  if (op->handler_data)
+    exec_kill(op->handler_data, op->cancel_why == ERR_TIMEOUT ? REASON_TIMEOUT : REASON_CANCELLED);
+}
+
+static void exec_op_input(struct op *op, void *ctx, const void *data, size_t len)
+{
+  (void)ctx;
+  if (op->handler_data) exec_input(op->handler_data, data, len);
+}
+
+static void exec_op_flow(struct op *op, void *ctx, bool paused)
+{
+  (void)ctx;
+  if (op->handler_data) exec_flow(op->handler_data, paused);
+}
+
+/* ---- ops about one sandbox ---- */
+
+static struct sandbox *find_target(struct op *op, struct supervisor *sup, struct err *err)
+{
+  struct target_args t;
+  if (target_args_parse(op->name, &op->args, &t, err) < 0) return NULL;
+  struct sandbox *sb = sandbox_find(sup, op->owner, t.sandbox_id, err);
+  if (sb && t.engine && strcmp(t.engine, sb->engine->name) != 0) {
+    err_set(err, ERR_SANDBOX_NOT_FOUND, 0, "sandbox %s is not on engine \"%s\" but on \"%s\"",
+            sb->id, t.engine, sb->engine->name);
+    if (err) strcpy(err->sandbox_id, sb->id);
+    sb = NULL;
+  }
+  target_args_free(&t);
+  return sb;
+}
+
+static int terminate_start(struct op *op, void *ctx, struct err *err)
+{
+  struct err own = {0};
+  if (!err) err = &own;
+  struct sandbox *sb = find_target(op, ctx, err);
+  if (!sb) return err_errno(err);
+  if (sb->state == SANDBOX_ENDED) return sandbox_ended_err(sb, err);
+  struct waiter *w = xcalloc(1, sizeof *w);
+  *w = (struct waiter){.op = op, .caused_it = sb->end == END_NONE};
+  list_append(&sb->waiters, &w->node);
+  op->handler_data = w;
+  sandbox_end(sb, END_TERMINATED);
+  return 0;
+}
+
+/* Whoever asked stops waiting; the end that it asked for goes on. */
+static void terminate_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  struct waiter *w = op->handler_data;
+  if (!w) return;
+  struct err err = {0};
+  err_set(&err, op->cancel_why, 0, "nobody waits any more for the sandbox to end; it still does");
+  list_remove(&w->node);
+  free(w);
+  op->handler_data = NULL;
+  op_finish(op, &err);
+}
+
+static int status_start(struct op *op, void *ctx, struct err *err)
+{
+  struct err own = {0};
+  if (!err) err = &own;
+  struct sandbox *sb = find_target(op, ctx, err);
+  if (!sb) return err_errno(err);
+  op->result = sandbox_view(sb);
+  op_finish(op, NULL);
+  return 0;
+}
+
+static int extend_start(struct op *op, void *ctx, struct err *err)
+{
+  struct extend_args a;
+  int rc = extend_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
+  rc = sb ? check_alive(sb, err) : -ENOENT;
+  if (rc == 0) rc = sandbox_extend(sb, a.seconds, err);
+  extend_args_free(&a);
+  if (rc < 0) return rc;
+  op->result = sandbox_view(sb);
+  op_finish(op, NULL);
+  return 0;
+}
+
+/* From its script to the host, where only its own life-time ends it. */
+static int detach_start(struct op *op, void *ctx, struct err *err)
+{
+  struct err own = {0};
+  if (!err) err = &own;
+  struct supervisor *sup = ctx;
+  struct sandbox *sb = find_target(op, sup, err);
+  if (!sb) return err_errno(err);
+  int rc = check_alive(sb, err);
+  if (rc < 0) return rc;
+  if (!(sb->engine->caps & ENGINE_CAP_OUTLIVES_HOST)) {
+    rc = err_set(err, ERR_UNSUPPORTED, 0,
+                 "sandbox %s cannot outlive the script: engine \"%s\" ends with this process",
+                 sb->id, sb->engine->name);
+    strcpy(err->sandbox_id, sb->id);
+    strcpy(err->engine, sb->engine->name);
+    err_hint(err, "sandboxes of a running `regolith serve` outlive the scripts that use it");
+    return rc;
+  }
+  sandbox_move(sb, owner_find(sup, 0));
+  op->result = sandbox_view(sb);
+  op_finish(op, NULL);
+  return 0;
+}
+
+/* ---- lists and prices ---- */
+
+static bool has_tags(const struct sandbox *sb, const struct strv *tags)
+{
+  for (size_t i = 0; i < tags->n; i++) {
+    bool found = false;
+    for (size_t k = 0; k < sb->args.tags.n && !found; k++)
+      found = strcmp(sb->args.tags.v[k], tags->v[i]) == 0;
+    if (!found) return false;
+  }
+  return true;
+}
+
+static bool same(const char *want, const char *have)
+{
+  return !want || (have && strcmp(want, have) == 0);
+}
+
+static bool list_matches(const struct sandbox *sb, const struct list_args *a,
+                         const struct val *view)
+{
+  return same(a->app_id, sb->args.app_id) && same(a->name, sb->args.name) &&
+         same(a->engine, sb->engine->name) && has_tags(sb, &a->tags) &&
+         (!a->state || same(a->state, val_get_str(view, "state", "")) ||
+          same(a->state, val_get_str(view, "status", "")));
+}
+
+static void list_add(struct val *out, const struct list *all, const struct list_args *a)
+{
+  LIST_FOREACH (it, all) {
+    const struct sandbox *sb = list_entry(it, struct sandbox, by_owner);
+    struct val view = sandbox_view(sb);
+    if (list_matches(sb, a, &view))
+      val_push(out, view);
+    else
+      val_free(&view);
+  }
+}
+
+static int list_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct list_args a;
+  int rc = list_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  sandbox_prune(sup);
+  const struct owner *o = owner_find(sup, op->owner);
+  op->result = val_list();
+  if (o) list_add(&op->result, &o->live, &a);
+  /* Ended ones only when asked for. */
+  if (o && a.state && (strcmp(a.state, "terminated") == 0 || strcmp(a.state, "finished") == 0))
+    list_add(&op->result, &o->ended, &a);
+  list_args_free(&a);
+  op_finish(op, NULL);
+  return 0;
+}
+
+static int64_t price_of(const struct engine_entry *e, const struct price_args *a)
+{
+  if (!e->priced) return 0;
+  struct create_args create = {.gpu = a->gpu, .timeout_s = a->timeout_s};
+  return price_reservation(&create);
+}
+
+static int price_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct price_args a;
+  int rc = price_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  const struct engine_entry *e =
+      engine_entry_find(sup, a.engine ? a.engine : sup->defaults.engine, "engine", err);
+  int64_t micro = e ? price_of(e, &a) : 0;
+  price_args_free(&a);
+  if (!e) return -EINVAL;
+  op->result = val_map();
+  val_add(&op->result, "usd", val_num(price_usd(micro)));
+  val_add(&op->result, "microusd", val_int(micro));
+  op_finish(op, NULL);
+  return 0;
+}
+
+static struct val caps_list(unsigned caps)
+{
+  static const struct {
+    unsigned cap;
+    const char *name;
+  } names[] = {{ENGINE_CAP_GPU, "gpu"},
+               {ENGINE_CAP_NETWORK, "network"},
+               {ENGINE_CAP_OUTLIVES_HOST, "detach"},
+               {ENGINE_CAP_SNAPSHOT, "snapshot"},
+               {ENGINE_CAP_VOLUMES, "volumes"},
+               {ENGINE_CAP_PORTS, "ports"}};
+  struct val list = val_list();
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (caps & names[i].cap) val_push(&list, val_str(names[i].name));
+  return list;
+}
+
+static int engines_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  int rc = no_args_parse(op->name, &op->args, err);
+  if (rc < 0) return rc;
+  op->result = val_list();
+  for (size_t i = 0; i < sup->engines_n; i++) {
+    const struct engine_entry *e = sup->engines[i];
+    if (!e->engine) continue;
+    struct val v = val_map();
+    val_add(&v, "name", val_str(e->name));
+    val_add(&v, "type", val_str(e->engine->ops->name));
+    val_add(&v, "default", val_bool(strcmp(e->name, sup->defaults.engine) == 0));
+    val_add(&v, "priced", val_bool(e->priced));
+    val_add(&v, "features", caps_list(e->caps));
+    val_push(&op->result, v);
+  }
+  op_finish(op, NULL);
+  return 0;
+}
+
+static struct val engines_with_gpu(const struct supervisor *sup)
+{
+  struct val list = val_list();
+  for (size_t i = 0; i < sup->engines_n; i++)
+    if (sup->engines[i]->caps & ENGINE_CAP_GPU) val_push(&list, val_str(sup->engines[i]->name));
+  return list;
+}
+
+static int gpus_start(struct op *op, void *ctx, struct err *err)
+{
+  int rc = no_args_parse(op->name, &op->args, err);
+  if (rc < 0) return rc;
+  op->result = val_list();
+  for (size_t i = 1; i < tier_count(); i++) {
+    const struct tier *t = tier_at(i);
+    struct val v = val_map();
+    val_add(&v, "gpu", val_str(t->name));
+    val_add(&v, "cpu", val_int(t->cpu_milli / 1000));
+    val_add(&v, "memory", val_int(t->mem_mib));
+    val_add(&v, "usd_burst", val_num(price_usd(t->burst_microusd)));
+    val_add(&v, "usd_per_hour", val_num(price_usd(t->per_hour_microusd)));
+    val_add(&v, "engines", engines_with_gpu(ctx));
+    val_push(&op->result, v);
+  }
+  op_finish(op, NULL);
+  return 0;
+}
+
+static const struct op_handler handlers[] = {
+    {.name = "sandbox.create", .start = create_start, .cancel = create_cancel},
+    {.name = "sandbox.exec",
+     .start = exec_op_start,
+     .cancel = exec_op_cancel,
+     .input = exec_op_input,
+     .flow = exec_op_flow},
+    {.name = "sandbox.terminate", .start = terminate_start, .cancel = terminate_cancel},
+    {.name = "sandbox.status", .start = status_start},
+    {.name = "sandbox.get", .start = status_start},
+    {.name = "sandbox.list", .start = list_start},
+    {.name = "sandbox.extend", .start = extend_start},
+    {.name = "sandbox.detach", .start = detach_start},
+    {.name = "sandbox.price", .start = price_start},
+    {.name = "sandbox.engines", .start = engines_start},
+    {.name = "sandbox.gpus", .start = gpus_start},
+};
+
+void handlers_register(struct supervisor *sup)
+{
+  for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
+    ops_register(sup->ops, &handlers[i], sup);
+}

@@ -1,0 +1,201 @@
+#ifndef REGOLITH_SANDBOX_INTERNAL_H
+#define REGOLITH_SANDBOX_INTERNAL_H
+
+/* What the files of this folder share: the records and how they call each other.
+ *
+ *   handlers.c  ops in, answers out          supervisor.c  owners, engines, events, shutdown
+ *   sandbox.c   life-cycle of one sandbox    exec.c        one command
+ *
+ * A record in memory of which an engine may still hold a pointer is never freed from inside that
+ * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
+
+#include "base/id.h"
+#include "base/list.h"
+#include "core/loop.h"
+#include "core/stream.h"
+#include "engine/engine.h"
+#include "sandbox/index.h"
+#include "sandbox/state.h"
+#include "sandbox/supervisor.h"
+#include "wire/op.h"
+
+struct op;
+
+#define SANDBOX_KILL_TRIES   5
+#define SANDBOX_KILL_WAIT_MS 100 /* doubled with each try */
+#define SANDBOX_RETAIN_MAX   10000
+#define SANDBOX_DAY_S        86400u
+
+/* Why a sandbox ended; the first to ask decides. */
+enum sandbox_end {
+  END_NONE,
+  END_FAILED,    /* the create failed */
+  END_CANCELLED, /* the create was cancelled */
+  END_TERMINATED,
+  END_LIFE, /* life-time over */
+  END_IDLE,
+  END_OWNER,    /* its owner ended */
+  END_SHUTDOWN, /* this process ends */
+  END_OOM,
+  END_LOST,
+  END_FINISHED, /* its entrypoint ended */
+  END_KINDS
+};
+
+struct dying {
+  struct list node; /* supervisor.dying */
+  void (*free)(struct dying *d);
+};
+
+struct engine_entry {
+  struct engine *engine; /* owned until closed; NULL afterwards */
+  char name[32];
+  unsigned caps; /* enum engine_caps */
+  bool priced;
+  bool closing, closed;
+  struct supervisor *sup;
+};
+
+struct owner {
+  struct index_node by_id;
+  uint64_t id;
+  char *name; /* owned */
+  uint32_t max_sandboxes;
+  bool allow_dir_images;
+  struct list live;  /* sandbox.by_owner, not ended */
+  struct list ended; /* sandbox.by_owner, retained */
+  size_t live_n;
+  bool ending;
+  void (*on_ended)(void *data); /* once, when ending and nothing is live */
+  void *on_ended_data;
+  struct defer ended_defer;
+  struct supervisor *sup;
+};
+
+struct sandbox {
+  struct supervisor *sup;
+  struct index_node by_id;
+  char id[ID_SIZE];
+  struct owner *owner;
+  struct engine_entry *engine;
+  struct create_args args; /* owned */
+  enum sandbox_state state;
+  enum sandbox_end end;
+  struct err end_err;      /* why the create failed, or what went wrong while ending */
+  struct op *op;           /* the create op until it is answered */
+  struct list waiters;     /* waiter.node: ops that wait for the end */
+  struct create_op create; /* with the engine until on_done */
+  struct kill_op cancel;   /* of the create */
+  struct kill_op kill;     /* of the box */
+  unsigned kill_tries;
+  struct timer life; /* life-time while started, later the wait between two kills */
+  struct timer idle;
+  struct list execs; /* exec.node */
+  size_t execs_n;
+  uint64_t commands;     /* accepted so far */
+  int64_t created_s;     /* wall clock: accepted, then started */
+  uint64_t started_ms;   /* monotonic, 0 = never */
+  uint64_t ended_ms;     /* monotonic */
+  int64_t cost_microusd; /* paid so far */
+  int exit_code;         /* of the entrypoint, END_FINISHED */
+  struct list by_owner;  /* owner.live or owner.ended */
+  struct list by_age;    /* supervisor.retained */
+  struct dying dying;
+};
+
+/* An op that waits for the end of a sandbox. */
+struct waiter {
+  struct list node; /* sandbox.waiters */
+  struct op *op;
+  bool caused_it; /* its call is why the sandbox ends */
+};
+
+struct exec {
+  struct sandbox *sb;
+  struct list node;      /* sandbox.execs */
+  struct op *op;         /* NULL: the entrypoint, which nobody waits for */
+  struct exec_args args; /* owned */
+  struct exec_op run;    /* with the engine until on_done */
+  struct kill_op kill;
+  struct stream out, err;
+  struct timer deadline;   /* the time-out, later the wait before another kill */
+  enum outcome_reason why; /* why we end it; REASON_EXITED: we do not */
+  bool killing;            /* the engine has not answered the kill */
+  bool done;               /* the engine has reported the end */
+  bool failed;             /* … as an error: */
+  struct err done_err;
+  uint64_t number; /* from 1, within the sandbox */
+  uint64_t started_ms;
+  struct dying dying;
+};
+
+struct subscriber {
+  supervisor_event_fn *fn; /* NULL: gone */
+  void *data;
+};
+
+struct supervisor {
+  struct loop *loop;
+  struct ops *ops;
+  struct create_defaults defaults; /* owned strings */
+  uint32_t max_sandboxes;
+  uint64_t retain_ms;
+  struct engine_entry *engines[16]; /* owned */
+  size_t engines_n;
+  struct index owners, sandboxes;
+  uint64_t next_owner;
+  struct list retained; /* sandbox.by_age, oldest first */
+  size_t retained_n;
+  size_t live_n, execs_n;
+  uint64_t created, ended;
+  struct list dying;
+  struct defer reap;
+  struct subscriber subscribers[16];
+  size_t subscribers_n;
+  bool closing, gave_up;
+  void (*on_closed)(void *data, const struct err *err);
+  void *on_closed_data;
+  struct err close_err;
+  struct timer close_deadline;
+  struct defer closed_defer;
+  struct supervisor *next_given_up;
+};
+
+/* supervisor.c */
+struct owner *owner_find(struct supervisor *sup, uint64_t id);
+void owner_check_ended(struct owner *o);
+struct engine_entry *engine_entry_find(struct supervisor *sup, const char *name, const char *field,
+                                       struct err *err);
+void supervisor_check_closed(struct supervisor *sup);
+void supervisor_bury(struct supervisor *sup, struct dying *d);
+bool supervisor_listened(const struct supervisor *sup);
+void supervisor_emit(struct supervisor *sup, uint64_t owner, struct val *fields); /* frees fields */
+void handlers_register(struct supervisor *sup);
+
+/* sandbox.c */
+int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                   struct err *err); /* moves args */
+struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char *id,
+                             struct err *err);
+void sandbox_end(struct sandbox *sb, enum sandbox_end why);
+void sandbox_event(struct sandbox *sb, enum sandbox_event ev);
+void sandbox_touch(struct sandbox *sb); /* the idle clock follows what runs */
+int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err);
+int sandbox_ended_err(const struct sandbox *sb, struct err *err);
+enum outcome_reason sandbox_outcome(const struct sandbox *sb);
+struct val sandbox_view(const struct sandbox *sb);
+void sandbox_move(struct sandbox *sb, struct owner *to); /* a live one */
+void sandbox_forget(struct sandbox *sb);                 /* a retained one */
+void sandbox_prune(struct supervisor *sup);
+void sandbox_abandon(struct sandbox *sb, const struct err *err);
+
+/* exec.c */
+int exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,
+               struct err *err); /* moves args */
+void exec_kill(struct exec *x, enum outcome_reason why);
+void exec_stop(struct exec *x); /* its sandbox ends */
+void exec_flow(struct exec *x, bool paused);
+void exec_input(struct exec *x, const void *data, size_t len);
+void exec_abandon(struct exec *x, const struct err *err);
+
+#endif

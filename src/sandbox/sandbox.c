@@ -1,0 +1,488 @@
+/* One sandbox: its state, its clocks, and how it ends.
+ *
+ * Every change goes through sandbox_event, which looks the transition up (sandbox/state.c) and
+ * carries the actions out. Invariants: the engine sees at most one create, one cancel and one kill
+ * of a sandbox at a time; what is counted live stays counted until its last process is dead and its
+ * last command has reported; a sandbox that started stays in the index for the retention time after
+ * its end, one that never started is forgotten at once, because nobody was told its id.
+ *
+ * States: state.c. Ends: end_infos below. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/op.h"
+#include "sandbox/internal.h"
+#include "wire/price.h"
+#include "wire/tier.h"
+
+/* What an end means to those who ask later. */
+static const struct end_info {
+  const char *reason;          /* status.reason */
+  enum outcome_reason outcome; /* of commands that were running */
+  enum err_kind kind;          /* of calls that come too late */
+  const char *sentence;        /* "sandbox sb_x …" */
+} end_infos[END_KINDS] = {
+    [END_NONE] = {NULL, REASON_UNKNOWN, ERR_INTERNAL, "is alive"},
+    [END_FAILED] = {"unknown", REASON_UNKNOWN, ERR_INTERNAL, "could not be created"},
+    [END_CANCELLED] = {"cancelled", REASON_CANCELLED, ERR_CANCELLED, "was cancelled"},
+    [END_TERMINATED] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED, "was terminated"},
+    [END_LIFE] = {"sandbox_timeout", REASON_SANDBOX_TIMEOUT, ERR_SANDBOX_TIMEOUT,
+                  "has reached the end of its life-time"},
+    [END_IDLE] = {"sandbox_timeout", REASON_SANDBOX_TIMEOUT, ERR_SANDBOX_TIMEOUT,
+                  "was idle for too long and has been ended"},
+    [END_OWNER] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED, "ended with its owner"},
+    [END_SHUTDOWN] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
+                      "was ended by the shutdown"},
+    [END_OOM] = {"oom", REASON_OOM, ERR_SANDBOX_TERMINATED, "ran out of memory and has ended"},
+    [END_LOST] = {"unknown", REASON_UNKNOWN, ERR_SANDBOX_TERMINATED,
+                  "was lost: its engine no longer has it"},
+    [END_FINISHED] = {"exited", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
+                      "has ended with its entrypoint"},
+};
+
+int sandbox_ended_err(const struct sandbox *sb, struct err *err)
+{
+  const struct end_info *info = &end_infos[sb->end];
+  int rc = err_set(err, info->kind, 0, "sandbox %s %s", sb->id, info->sentence);
+  if (!err) return rc;
+  strcpy(err->sandbox_id, sb->id);
+  strcpy(err->engine, sb->engine->name);
+  if (sb->end == END_LIFE)
+    err_hint(err, "it was created with timeout = %u; ask for more, or extend it in time",
+             sb->args.timeout_s);
+  if (sb->end == END_IDLE)
+    err_hint(err, "it was created with idle_timeout = %u", sb->args.idle_timeout_s);
+  return rc;
+}
+
+enum outcome_reason sandbox_outcome(const struct sandbox *sb)
+{
+  return end_infos[sb->end].outcome;
+}
+
+/* ---- looking at it ---- */
+
+struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char *id,
+                             struct err *err)
+{
+  sandbox_prune(sup);
+  uint64_t hash = index_hash_text(id);
+  for (struct index_node *n = NULL; (n = index_next(&sup->sandboxes, hash, n));) {
+    struct sandbox *sb = list_entry(n, struct sandbox, by_id);
+    if (strcmp(sb->id, id) == 0 && sb->owner->id == owner) return sb;
+  }
+  err_set(err, ERR_SANDBOX_NOT_FOUND, 0, "there is no sandbox %.63s", id);
+  if (err) {
+    strncpy(err->sandbox_id, id, sizeof err->sandbox_id - 1);
+    err->sandbox_id[sizeof err->sandbox_id - 1] = '\0';
+  }
+  return NULL;
+}
+
+static struct val iso(int64_t wall_s)
+{
+  char text[CLOCK_ISO_SIZE];
+  clock_format_iso(wall_s, text);
+  return val_str(text);
+}
+
+struct val sandbox_view(const struct sandbox *sb)
+{
+  struct val v = val_map();
+  bool over = sb->state > SANDBOX_STARTED || sb->end != END_NONE;
+  val_add(&v, "sandbox_id", val_str(sb->id));
+  val_add(&v, "status", val_str(over ? "terminated" : sandbox_state_status(sb->state)));
+  val_add(&v, "state",
+          val_str(sb->end == END_FINISHED ? "finished"
+                  : over                  ? "terminated"
+                                          : sandbox_state_name(sb->state)));
+  if (over) val_add(&v, "reason", val_str(end_infos[sb->end].reason));
+  if (sb->end == END_FINISHED) val_add(&v, "returncode", val_int(sb->exit_code));
+  val_add(&v, "app_id", val_str(sb->args.app_id));
+  if (sb->args.name) val_add(&v, "name", val_str(sb->args.name));
+  val_add(&v, "engine", val_str(sb->engine->name));
+  val_add(&v, "created_at", iso(sb->created_s));
+  val_add(&v, "expires_at", iso(sb->created_s + sb->args.timeout_s));
+  val_add(&v, "commands_executed", val_int((int64_t)sb->commands));
+  val_add(&v, "config", create_args_config(&sb->args));
+  val_add(&v, "tags", strv_to_map(&sb->args.tags));
+  val_add(&v, "cost", val_num(price_usd(sb->cost_microusd)));
+  return v;
+}
+
+static struct val event_fields(const struct sandbox *sb, const char *event)
+{
+  struct val v = val_map();
+  val_add(&v, "event", val_str(event));
+  val_add(&v, "sandbox_id", val_str(sb->id));
+  val_add(&v, "owner", val_str(sb->owner->name));
+  val_add(&v, "engine", val_str(sb->engine->name));
+  return v;
+}
+
+static void emit_created(struct sandbox *sb)
+{
+  if (!supervisor_listened(sb->sup)) return;
+  struct val v = event_fields(sb, "sandbox_created");
+  if (sb->args.name) val_add(&v, "name", val_str(sb->args.name));
+  val_add(&v, "image", val_str(sb->args.image));
+  val_add(&v, "timeout", val_int(sb->args.timeout_s));
+  supervisor_emit(sb->sup, sb->owner->id, &v);
+}
+
+static void emit_ended(struct sandbox *sb)
+{
+  if (!supervisor_listened(sb->sup)) return;
+  struct val v = event_fields(sb, "sandbox_ended");
+  val_add(&v, "reason", val_str(end_infos[sb->end].reason));
+  val_add(&v, "commands_executed", val_int((int64_t)sb->commands));
+  val_add(&v, "duration_ms", val_int((int64_t)(loop_now_ms(sb->sup->loop) - sb->started_ms)));
+  supervisor_emit(sb->sup, sb->owner->id, &v);
+}
+
+/* ---- clocks ---- */
+
+static void on_life(struct timer *t)
+{
+  sandbox_end(t->data, END_LIFE);
+}
+
+static void on_idle(struct timer *t)
+{
+  sandbox_end(t->data, END_IDLE);
+}
+
+void sandbox_touch(struct sandbox *sb)
+{
+  if (sb->state != SANDBOX_STARTED || sb->args.idle_timeout_s == 0) return;
+  if (sb->execs_n > 0)
+    timer_stop(sb->sup->loop, &sb->idle);
+  else
+    timer_start(sb->sup->loop, &sb->idle, sb->args.idle_timeout_s * 1000ull);
+}
+
+int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
+{
+  uint32_t total = sb->args.timeout_s + seconds;
+  if (total > SANDBOX_DAY_S)
+    return err_arg(err, "seconds",
+                   "seconds must leave the life-time within %u s counted from creation: it is %u s "
+                   "now, so %u more at most",
+                   SANDBOX_DAY_S, sb->args.timeout_s, SANDBOX_DAY_S - sb->args.timeout_s);
+  sb->args.timeout_s = total;
+  uint64_t lived = loop_now_ms(sb->sup->loop) - sb->started_ms;
+  uint64_t span = total * 1000ull;
+  timer_start(sb->sup->loop, &sb->life, span > lived ? span - lived : 0);
+  if (sb->engine->priced) {
+    const struct tier *tier = tier_cpu();
+    unsigned units = 1;
+    if (sb->args.gpu.n > 0) tier_parse_gpu(sb->args.gpu.v[0], "gpu", &tier, &units, NULL);
+    sb->cost_microusd += price_extend(tier, units, total, sb->cost_microusd);
+  }
+  return 0;
+}
+
+/* ---- actions ---- */
+
+static void do_start(struct sandbox *sb)
+{
+  struct supervisor *sup = sb->sup;
+  sb->started_ms = loop_now_ms(sup->loop);
+  sb->created_s = clock_wall_s();
+  if (sb->engine->priced) sb->cost_microusd = price_reservation(&sb->args);
+  timer_start(sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
+  sandbox_touch(sb);
+  sup->created++;
+  emit_created(sb);
+  if (!sb->op) return;
+  struct op *op = sb->op;
+  sb->op = NULL;
+  op->handler_data = NULL;
+  op->result = sandbox_view(sb);
+  op_finish(op, NULL);
+}
+
+static void do_stop(struct sandbox *sb)
+{
+  timer_stop(sb->sup->loop, &sb->life);
+  timer_stop(sb->sup->loop, &sb->idle);
+  LIST_FOREACH (it, &sb->execs) exec_stop(list_entry(it, struct exec, node));
+}
+
+static void on_cancelled(struct kill_op *op, const struct err *err)
+{
+  struct sandbox *sb = op->data;
+  if (err) log_debug("sandbox %s: cancelling its create: %s", sb->id, err->msg);
+  sandbox_event(sb, SANDBOX_EV_CANCELLED);
+}
+
+static void do_cancel(struct sandbox *sb)
+{
+  struct err err = {0};
+  struct engine *e = sb->engine->engine;
+  sb->cancel = (struct kill_op){.create = &sb->create, .on_done = on_cancelled, .data = sb};
+  if (e->ops->kill(e, &sb->cancel, &err) < 0) on_cancelled(&sb->cancel, &err);
+}
+
+static void do_kill(struct sandbox *sb);
+
+static void on_kill_wait(struct timer *t)
+{
+  do_kill(t->data);
+}
+
+/* An engine that cannot kill now is asked again, with growing pauses; then the sandbox is given up
+ * as lost, loudly: a record that can never end would block its owner and the shutdown. */
+static void kill_failed(struct sandbox *sb, const struct err *err)
+{
+  if (sb->kill_tries < SANDBOX_KILL_TRIES) {
+    sb->life.cb = on_kill_wait;
+    timer_start(sb->sup->loop, &sb->life, (uint64_t)SANDBOX_KILL_WAIT_MS << sb->kill_tries);
+    return;
+  }
+  log_error("sandbox %s could not be ended on engine %s: %s", sb->id, sb->engine->name, err->msg);
+  sb->end_err = *err;
+  sandbox_event(sb, SANDBOX_EV_KILLED);
+}
+
+static void on_killed(struct kill_op *op, const struct err *err)
+{
+  struct sandbox *sb = op->data;
+  if (err)
+    kill_failed(sb, err);
+  else
+    sandbox_event(sb, SANDBOX_EV_KILLED);
+}
+
+static void do_kill(struct sandbox *sb)
+{
+  struct err err = {0};
+  struct engine *e = sb->engine->engine;
+  sb->kill_tries++;
+  sb->kill = (struct kill_op){.box = sb->create.ret_box, .on_done = on_killed, .data = sb};
+  if (e->ops->kill(e, &sb->kill, &err) < 0) kill_failed(sb, &err);
+}
+
+/* ---- the end ---- */
+
+static void create_error(const struct sandbox *sb, struct err *err)
+{
+  if (sb->end == END_FAILED) {
+    *err = sb->end_err;
+  } else if (sb->end == END_TERMINATED) {
+    err_set(err, ERR_SANDBOX_TERMINATED, 0,
+            "the sandbox was terminated while it was being created");
+  } else {
+    bool late = sb->op->cancel_why == ERR_TIMEOUT;
+    err_set(err, late ? ERR_TIMEOUT : ERR_CANCELLED, 0,
+            late ? "sandbox.create took too long and was cancelled"
+                 : "sandbox.create was cancelled");
+  }
+  if (!err->engine[0]) strcpy(err->engine, sb->engine->name);
+}
+
+static void answer_waiter(struct sandbox *sb, struct waiter *w)
+{
+  struct err err = {0};
+  struct op *op = w->op;
+  if (!w->caused_it)
+    sandbox_ended_err(sb, &err);
+  else if (sb->end_err.kind != ERR_NONE)
+    err = sb->end_err;
+  list_remove(&w->node);
+  free(w);
+  op->handler_data = NULL;
+  if (err.kind == ERR_NONE) {
+    op->result = val_map();
+    val_add(&op->result, "sandbox_id", val_str(sb->id));
+    val_add(&op->result, "status", val_str("terminated"));
+  }
+  op_finish(op, err.kind == ERR_NONE ? NULL : &err);
+}
+
+static void answer_all(struct sandbox *sb)
+{
+  struct op *op = sb->op;
+  if (op) {
+    struct err err = {0};
+    create_error(sb, &err);
+    sb->op = NULL;
+    op->handler_data = NULL;
+    op_finish(op, &err);
+  }
+  while (!list_empty(&sb->waiters))
+    answer_waiter(sb, list_entry(sb->waiters.next, struct waiter, node));
+}
+
+static void sandbox_free(struct dying *d)
+{
+  struct sandbox *sb = list_entry(d, struct sandbox, dying);
+  create_args_free(&sb->args);
+  free(sb);
+}
+
+void sandbox_move(struct sandbox *sb, struct owner *to)
+{
+  list_remove(&sb->by_owner);
+  sb->owner->live_n--;
+  sb->owner = to;
+  list_append(&to->live, &sb->by_owner);
+  to->live_n++;
+}
+
+void sandbox_forget(struct sandbox *sb)
+{
+  struct supervisor *sup = sb->sup;
+  if (!list_empty(&sb->by_age)) sup->retained_n--;
+  list_remove(&sb->by_age);
+  list_remove(&sb->by_owner);
+  index_remove(&sup->sandboxes, &sb->by_id);
+  supervisor_bury(sup, &sb->dying);
+}
+
+void sandbox_prune(struct supervisor *sup)
+{
+  uint64_t now = loop_now_ms(sup->loop);
+  while (!list_empty(&sup->retained)) {
+    struct sandbox *sb = list_entry(sup->retained.next, struct sandbox, by_age);
+    if (sup->retained_n <= SANDBOX_RETAIN_MAX && now - sb->ended_ms < sup->retain_ms) break;
+    sandbox_forget(sb);
+  }
+}
+
+static void retain(struct sandbox *sb)
+{
+  struct supervisor *sup = sb->sup;
+  sb->ended_ms = loop_now_ms(sup->loop);
+  list_append(&sb->owner->ended, &sb->by_owner);
+  list_append(&sup->retained, &sb->by_age);
+  sup->retained_n++;
+  sandbox_prune(sup);
+}
+
+static void do_bury(struct sandbox *sb)
+{
+  struct supervisor *sup = sb->sup;
+  struct owner *o = sb->owner;
+  bool started = sb->started_ms != 0;
+  if (started) {
+    sup->ended++;
+    emit_ended(sb);
+  }
+  answer_all(sb);
+  sup->live_n--;
+  o->live_n--;
+  list_remove(&sb->by_owner);
+  if (started && !o->ending)
+    retain(sb);
+  else
+    sandbox_forget(sb);
+  owner_check_ended(o);
+  supervisor_check_closed(sup);
+}
+
+/* ---- events ---- */
+
+void sandbox_event(struct sandbox *sb, enum sandbox_event ev)
+{
+  struct sandbox_transition t = sandbox_state_next(sb->state, ev);
+  if (t.actions & SANDBOX_DO_ABORT) {
+    log_error("sandbox %s: event %d in state %s %d makes no sense", sb->id, (int)ev,
+              sandbox_state_name(sb->state), (int)sb->state);
+    assert(!"impossible sandbox event");
+    return;
+  }
+  sb->state = t.next;
+  if (t.actions & SANDBOX_DO_START) do_start(sb);
+  if (t.actions & SANDBOX_DO_STOP) do_stop(sb);
+  if (t.actions & SANDBOX_DO_CANCEL) do_cancel(sb);
+  if (t.actions & SANDBOX_DO_KILL) do_kill(sb);
+  if ((t.actions & SANDBOX_DO_DRAIN) && sb->execs_n == 0) sandbox_event(sb, SANDBOX_EV_DRAINED);
+  if (t.actions & SANDBOX_DO_BURY) do_bury(sb);
+}
+
+void sandbox_end(struct sandbox *sb, enum sandbox_end why)
+{
+  if (sb->end == END_NONE) sb->end = why;
+  sandbox_event(sb, SANDBOX_EV_END);
+}
+
+static void on_create_done(struct create_op *create, const struct err *err)
+{
+  struct sandbox *sb = create->data;
+  if (err && sb->end == END_NONE) {
+    sb->end = END_FAILED;
+    sb->end_err = *err;
+  }
+  sandbox_event(sb, err ? SANDBOX_EV_CREATE_FAILED : SANDBOX_EV_CREATED);
+}
+
+static void on_box_end(void *data, enum box_end why)
+{
+  static const enum sandbox_end ends[] = {
+      [BOX_END_OOM] = END_OOM, [BOX_END_LOST] = END_LOST, [BOX_END_ENTRYPOINT] = END_FINISHED};
+  struct sandbox *sb = data;
+  if (sb->end == END_NONE) sb->end = ends[why];
+  sandbox_event(sb, SANDBOX_EV_BOX_END);
+}
+
+int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                   struct err *err)
+{
+  struct sandbox *sb = xcalloc(1, sizeof *sb);
+  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
+  *sb = (struct sandbox){.sup = sup, .owner = o, .engine = entry, .args = *args, .op = op};
+  *args = (struct create_args){0};
+  sb->dying.free = sandbox_free;
+  list_init(&sb->execs);
+  list_init(&sb->waiters);
+  list_init(&sb->by_age);
+  list_init(&sb->by_owner);
+  list_init(&sb->dying.node);
+  sb->life = (struct timer){.cb = on_life, .data = sb};
+  sb->idle = (struct timer){.cb = on_idle, .data = sb};
+  sb->created_s = clock_wall_s();
+  id_sandbox(sb->id);
+  sb->create = (struct create_op){.sandbox_id = sb->id,
+                                  .owner = o->id,
+                                  .args = &sb->args,
+                                  .on_done = on_create_done,
+                                  .on_end = on_box_end,
+                                  .data = sb};
+  int rc = entry->engine->ops->create(entry->engine, &sb->create, err);
+  if (rc < 0) {
+    if (err && !err->engine[0]) strcpy(err->engine, entry->name);
+    sandbox_free(&sb->dying);
+    return rc;
+  }
+  op->handler_data = sb;
+  index_add(&sup->sandboxes, &sb->by_id, index_hash_text(sb->id));
+  list_append(&o->live, &sb->by_owner);
+  o->live_n++;
+  sup->live_n++;
+  return 0;
+}
+
+/* The engine does not answer and will not be waited for: whoever waits here is told so. The record
+ * stays, because the engine may still write to it. */
+void sandbox_abandon(struct sandbox *sb, const struct err *err)
+{
+  timer_stop(sb->sup->loop, &sb->life);
+  timer_stop(sb->sup->loop, &sb->idle);
+  LIST_FOREACH (it, &sb->execs) exec_abandon(list_entry(it, struct exec, node), err);
+  if (sb->op) {
+    struct op *op = sb->op;
+    sb->op = NULL;
+    op_finish(op, err);
+  }
+  while (!list_empty(&sb->waiters)) {
+    struct waiter *w = list_entry(sb->waiters.next, struct waiter, node);
+    list_remove(&w->node);
+    op_finish(w->op, err);
+    free(w);
+  }
+}
