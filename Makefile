@@ -3,6 +3,7 @@
 #   make          build build/regolith                make run    install what is missing, build, run an example
 #   make test     the same, then every test           make lint   formatting, warnings, include rules
 #   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
+#   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
 #   make deps     install Debian packages that are missing
 #   make install PREFIX=~/.local [DESTDIR=]           make clean
 #
@@ -121,6 +122,22 @@ asan:
 	@$(MAKE) --no-print-directory FLAVOUR=asan test
 tsan:
 	@$(MAKE) --no-print-directory FLAVOUR=tsan test
+
+# Feeds the readers of foreign bytes with whatever clang's fuzzer finds. A new one: spec/fuzz/fuzz_NAME.c.
+FUZZ_SECONDS ?= 30
+FUZZERS := $(patsubst spec/fuzz/%.c,build/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c))
+FUZZ_SRC := $(wildcard src/base/*.c src/wire/*.c)
+
+.PHONY: fuzz
+fuzz: deps deps-test $(FUZZERS)
+	@for f in $(FUZZERS); do echo "$$f"; mkdir -p $$f.corpus; \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ $$f.corpus || exit 1; done
+
+build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -o $@ $< $(FUZZ_SRC) -lcjson -l:libmsgpackc.a -lm
 
 bench: all
 	sh tools/bench.sh $(BUILD)

@@ -25,6 +25,7 @@ struct fbox {
   struct timer end; /* a random end by itself */
   enum box_end end_why;
   bool ended, has_ended;
+  int failed_kills;
 };
 
 struct fexec {
@@ -220,13 +221,20 @@ static void kill_box(struct fbox *b, struct kill_op *op)
   if (!first) op->on_done(op, NULL);
 }
 
+/* In random runs: now and then, but never so often that the supervisor has to give up. */
+static bool may_fail(const struct kill_op *op, unsigned one_in)
+{
+  if (!fake.random || op->create || rnd(one_in)) return false;
+  return op->exec || ((struct fbox *)op->box)->failed_kills++ < 3;
+}
+
 static void finish_kill(struct timer *t)
 {
   struct fwork *w = t->data;
   struct kill_op *op = w->kill;
   fake.kills++;
   free(w);
-  if (fake.fail_kills > 0 || (fake.random && !op->create && rnd(10) == 0)) {
+  if (fake.fail_kills > 0 || may_fail(op, 10)) {
     if (fake.fail_kills > 0) fake.fail_kills--;
     struct err e = {0};
     err_set(&e, ERR_ENGINE_UNAVAILABLE, 0, "the fake engine cannot kill now");
@@ -259,7 +267,7 @@ static void finish_kill(struct timer *t)
 static int fake_kill(struct engine *e, struct kill_op *op, struct err *err)
 {
   (void)e;
-  if (fake.random && !op->create && rnd(12) == 0)
+  if (may_fail(op, 12))
     return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the fake engine cannot kill now");
   struct fwork *w = xcalloc(1, sizeof *w);
   *w = (struct fwork){.timer = {.cb = finish_kill, .data = w}, .kill = op};

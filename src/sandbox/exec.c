@@ -14,7 +14,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "core/op.h"
-#include "sandbox/internal.h"
+#include "sandbox/supervisor_internal.h"
 
 #define KILL_AGAIN_MS 1000
 

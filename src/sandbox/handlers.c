@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "core/op.h"
-#include "sandbox/internal.h"
+#include "sandbox/supervisor_internal.h"
 #include "wire/price.h"
 #include "wire/tier.h"
 

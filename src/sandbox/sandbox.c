@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/op.h"
-#include "sandbox/internal.h"
+#include "sandbox/supervisor_internal.h"
 #include "wire/price.h"
 #include "wire/tier.h"
 

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "base/suggest.h"
 #include "core/op.h"
-#include "sandbox/internal.h"
+#include "sandbox/supervisor_internal.h"
 
 #define RETAIN_MS (24ull * 3600 * 1000)
 

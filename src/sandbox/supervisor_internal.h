@@ -1,5 +1,5 @@
-#ifndef REGOLITH_SANDBOX_INTERNAL_H
-#define REGOLITH_SANDBOX_INTERNAL_H
+#ifndef REGOLITH_SANDBOX_SUPERVISOR_INTERNAL_H
+#define REGOLITH_SANDBOX_SUPERVISOR_INTERNAL_H
 
 /* What the files of this folder share: the records and how they call each other.
  *

@@ -1,0 +1,78 @@
+/* core/stream: against the plain definition, for every small size and for random large writes. */
+#include "test.h"
+
+#include <time.h>
+
+#include "base/buf.h"
+#include "core/stream.h"
+
+/* First and last halves of all, by the book. */
+static void check_against(const char *all, size_t len, size_t max, struct stream *s)
+{
+  CHECK_INT(s->total, len);
+  CHECK(stream_truncated(s) == (len > max));
+  size_t got_len;
+  char *got = stream_take(s, &got_len);
+  if (len <= max) {
+    CHECK(got_len == len && memcmp(got, all, len) == 0);
+  } else {
+    size_t tail = max / 2, head = max - tail;
+    CHECK_INT(got_len, max);
+    CHECK(memcmp(got, all, head) == 0 && memcmp(got + head, all + len - tail, tail) == 0);
+  }
+  CHECK_INT(got[got_len], 0);
+  free(got);
+  CHECK_INT(s->total, len);
+  stream_free(s);
+}
+
+static void small_sizes(void)
+{
+  static const char all[] = "abcdefghijklmnopqrstuvwxyz";
+  for (size_t max = 0; max < 12; max++)
+    for (size_t len = 0; len < 26; len++)
+      for (size_t step = 1; step < 9; step++) {
+        struct stream s;
+        stream_init(&s, max);
+        for (size_t at = 0; at < len; at += step)
+          stream_write(&s, all + at, step < len - at ? step : len - at);
+        check_against(all, len, max, &s);
+      }
+}
+
+static void random_writes(void)
+{
+  unsigned seed = (unsigned)time(NULL);
+  srand(seed);
+  char *all = xmalloc(300000);
+  for (size_t i = 0; i < 300000; i++) all[i] = (char)rand();
+  for (int round = 0; round < 200; round++) {
+    struct stream s;
+    size_t max = (size_t)rand() % 60000, len = (size_t)rand() % 300000;
+    stream_init(&s, max);
+    for (size_t at = 0; at < len;) {
+      size_t n = (size_t)rand() % (rand() % 4 ? 5000 : 70000);
+      if (n > len - at) n = len - at;
+      stream_write(&s, all + at, n);
+      at += n;
+    }
+    CHECK(s.head_cap + s.tail_cap <= max);
+    check_against(all, len, max, &s);
+  }
+  if (test_failed_checks) fprintf(stderr, "seed %u\n", seed);
+  free(all);
+}
+
+static void memory_follows_use(void)
+{
+  struct stream s;
+  stream_init(&s, 8 << 20);
+  stream_write(&s, "hello", 5);
+  CHECK(s.head_cap <= 256 && s.tail_cap == 0);
+  stream_free(&s);
+}
+
+const struct test_case test_cases[] = {{"small_sizes", small_sizes},
+                                       {"random_writes", random_writes},
+                                       {"memory_follows_use", memory_follows_use},
+                                       {0}};
