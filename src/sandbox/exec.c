@@ -146,7 +146,7 @@ static void on_chunk(struct exec_op *run, enum exec_stream which, const void *da
   if (x->op && x->args.stream)
     op_chunk(x->op, which == EXEC_STDOUT ? OP_STDOUT : OP_STDERR, data, len);
   if (x->args.on_overflow == OVERFLOW_KILL && stream_truncated(s))
-    exec_kill(x, REASON_OUTPUT_LIMIT);
+    sandbox_exec_kill(x, REASON_OUTPUT_LIMIT);
 }
 
 /* ---- ending it ---- */
@@ -195,7 +195,7 @@ static void resume_output(struct exec *x)
   if (e->ops->exec_flow) e->ops->exec_flow(e, &x->run, false);
 }
 
-void exec_kill(struct exec *x, enum outcome_reason why)
+void sandbox_exec_kill(struct exec *x, enum outcome_reason why)
 {
   if (x->done || x->why != REASON_EXITED) return;
   x->why = why;
@@ -205,7 +205,7 @@ void exec_kill(struct exec *x, enum outcome_reason why)
   start_kill(x);
 }
 
-void exec_stop(struct exec *x)
+void sandbox_exec_stop(struct exec *x)
 {
   timer_stop(x->sb->sup->loop, &x->deadline);
   if (!x->done) resume_output(x);
@@ -213,25 +213,25 @@ void exec_stop(struct exec *x)
 
 static void on_deadline(struct timer *t)
 {
-  exec_kill(t->data, REASON_TIMEOUT);
+  sandbox_exec_kill(t->data, REASON_TIMEOUT);
 }
 
 /* ---- starting it ---- */
 
-void exec_flow(struct exec *x, bool paused)
+void sandbox_exec_flow(struct exec *x, bool paused)
 {
   struct engine *e = x->sb->engine->engine;
   bool ending = x->why != REASON_EXITED || x->sb->state != SANDBOX_STARTED;
   if (!x->done && !ending && e->ops->exec_flow) e->ops->exec_flow(e, &x->run, paused);
 }
 
-void exec_input(struct exec *x, const void *data, size_t len)
+void sandbox_exec_input(struct exec *x, const void *data, size_t len)
 {
   struct engine *e = x->sb->engine->engine;
   if (!x->done && x->args.stdin_stream) e->ops->exec_input(e, &x->run, data, len);
 }
 
-int exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err)
+int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err)
 {
   struct supervisor *sup = sb->sup;
   struct engine *e = sb->engine->engine;
@@ -265,7 +265,7 @@ int exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct
   return 0;
 }
 
-void exec_abandon(struct exec *x, const struct err *err)
+void sandbox_exec_abandon(struct exec *x, const struct err *err)
 {
   timer_stop(x->sb->sup->loop, &x->deadline);
   struct op *op = x->op;

@@ -147,7 +147,7 @@ static int exec_op_start(struct op *op, void *ctx, struct err *err)
   rc = sb ? check_alive(sb, err) : -ENOENT;
   if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
     rc = lacks(sb->engine, "stdin_stream", "input to a running command", err);
-  if (rc == 0) rc = exec_start(sb, op, &args, err);
+  if (rc == 0) rc = sandbox_exec_start(sb, op, &args, err);
   if (rc < 0 && sb && err) {
     strcpy(err->sandbox_id, sb->id);
     strcpy(err->engine, sb->engine->name);
@@ -160,19 +160,20 @@ static void exec_op_cancel(struct op *op, void *ctx)
 {
   (void)ctx;
   if (op->handler_data)
-    exec_kill(op->handler_data, op->cancel_why == ERR_TIMEOUT ? REASON_TIMEOUT : REASON_CANCELLED);
+    sandbox_exec_kill(op->handler_data,
+                      op->cancel_why == ERR_TIMEOUT ? REASON_TIMEOUT : REASON_CANCELLED);
 }
 
 static void exec_op_input(struct op *op, void *ctx, const void *data, size_t len)
 {
   (void)ctx;
-  if (op->handler_data) exec_input(op->handler_data, data, len);
+  if (op->handler_data) sandbox_exec_input(op->handler_data, data, len);
 }
 
 static void exec_op_flow(struct op *op, void *ctx, bool paused)
 {
   (void)ctx;
-  if (op->handler_data) exec_flow(op->handler_data, paused);
+  if (op->handler_data) sandbox_exec_flow(op->handler_data, paused);
 }
 
 /* ---- ops about one sandbox ---- */

@@ -210,7 +210,7 @@ static void do_stop(struct sandbox *sb)
 {
   timer_stop(sb->sup->loop, &sb->life);
   timer_stop(sb->sup->loop, &sb->idle);
-  LIST_FOREACH (it, &sb->execs) exec_stop(list_entry(it, struct exec, node));
+  LIST_FOREACH (it, &sb->execs) sandbox_exec_stop(list_entry(it, struct exec, node));
 }
 
 static void on_cancelled(struct kill_op *op, const struct err *err)
@@ -473,7 +473,7 @@ void sandbox_abandon(struct sandbox *sb, const struct err *err)
 {
   timer_stop(sb->sup->loop, &sb->life);
   timer_stop(sb->sup->loop, &sb->idle);
-  LIST_FOREACH (it, &sb->execs) exec_abandon(list_entry(it, struct exec, node), err);
+  LIST_FOREACH (it, &sb->execs) sandbox_exec_abandon(list_entry(it, struct exec, node), err);
   if (sb->op) {
     struct op *op = sb->op;
     sb->op = NULL;

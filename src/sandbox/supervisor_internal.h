@@ -190,12 +190,12 @@ void sandbox_prune(struct supervisor *sup);
 void sandbox_abandon(struct sandbox *sb, const struct err *err);
 
 /* exec.c */
-int exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,
-               struct err *err); /* moves args */
-void exec_kill(struct exec *x, enum outcome_reason why);
-void exec_stop(struct exec *x); /* its sandbox ends */
-void exec_flow(struct exec *x, bool paused);
-void exec_input(struct exec *x, const void *data, size_t len);
-void exec_abandon(struct exec *x, const struct err *err);
+int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,
+                       struct err *err); /* moves args */
+void sandbox_exec_kill(struct exec *x, enum outcome_reason why);
+void sandbox_exec_stop(struct exec *x); /* its sandbox ends */
+void sandbox_exec_flow(struct exec *x, bool paused);
+void sandbox_exec_input(struct exec *x, const void *data, size_t len);
+void sandbox_exec_abandon(struct exec *x, const struct err *err);
 
 #endif
