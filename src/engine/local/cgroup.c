@@ -381,12 +381,14 @@ static bool group_is_empty(int fd)
 
 static int remove_in_tree(const struct cg_tree *t, int dirfd, const char *name)
 {
-  cleanup_close int fd = openat(dirfd, name, DIR_FLAGS);
-  if (fd < 0) return errno == ENOENT ? 0 : -errno;
-  if (t->v2)
-    cg_v2_reclaim(t, fd);
-  else if (group_is_empty(fd))
-    cg_v1_reclaim(t, fd);
+  if (t->ctl & CG_MEMORY) {
+    cleanup_close int fd = openat(dirfd, name, DIR_FLAGS);
+    if (fd < 0) return errno == ENOENT ? 0 : -errno;
+    if (t->v2)
+      cg_v2_reclaim(t, fd);
+    else if (group_is_empty(fd)) /* else it would only take time: v1 cannot be forced then */
+      cg_v1_reclaim(t, fd);
+  }
   return cg_remove_at(dirfd, name);
 }
 
