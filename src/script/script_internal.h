@@ -20,6 +20,8 @@
 #include "script/script.h"
 #include "wire/op.h"
 
+struct task;
+
 /* --- For library functions ------------------------------------------------------------------ */
 
 struct script *script_of(lua_State *L);
@@ -53,70 +55,14 @@ int script_to_val(lua_State *L, int idx, struct val *ret_val, struct err *err);
 enum val_null { NULL_SKIP /* nil in maps is absent */, NULL_MARK /* json.null */ };
 void script_push_val(lua_State *L, const struct val *v, enum val_null nulls);
 
+/* Pushes a userdata that frees the val in it whatever error comes. */
+struct val *script_push_scratch(lua_State *L);
+
 /* Seconds from a number or "250ms" "90s" "5m" "2h"; raises invalid_argument naming the field. */
 double script_check_duration(lua_State *L, int idx, const char *field);
 
 /* Loads text only (never bytecode) in steps that keep to the time rules. As luaL_loadbuffer. */
 int script_load_text(lua_State *L, const char *text, size_t len, const char *chunk_name);
-
-/* --- A task ---------------------------------------------------------------------------------- */
-
-enum task_state {
-  TASK_READY,   /* in the ready queue */
-  TASK_RUNNING, /* on the Lua stack now */
-  TASK_BLOCKED, /* waits for a wake-up */
-  TASK_ENDED
-};
-enum task_outcome { OUTCOME_NONE, OUTCOME_OK, OUTCOME_ERROR, OUTCOME_CANCELLED };
-
-/* Lives in a Lua userdata (user values: thread, results or error, traceback) that the registry
- * anchors while the task is alive. */
-struct task {
-  struct script *script;
-  lua_State *co; /* its thread, anchored by the userdata; NULL once ended */
-  uint64_t id;   /* from 1 in its script; 1 is the main task */
-  char name[32]; /* for people */
-  enum task_state state;
-  enum task_outcome outcome;
-  struct task *parent;  /* NULL for the root of a tree, and once the parent has ended */
-  struct list children; /* struct task.sibling: alive, or ended with an error nobody looked at */
-  struct list sibling;
-  size_t live_children; /* of them, not ended */
-  struct group *group;  /* that it was spawned in, or NULL */
-  struct list member;   /* struct group.members */
-  struct list ready;    /* struct script.ready */
-  struct list waiters;  /* struct task.waiting: who waits for its end */
-  struct list waiting;  /* in the list of what it waits for */
-  struct timer timer;   /* its sleep, or the limit of its wait */
-  struct list calls;    /* struct call.node, innermost first */
-  bool timed_out;       /* the timer woke it */
-  bool counted;         /* while blocked: the world outside can wake it (struct script.outside) */
-  bool daemon;          /* nobody joins it; ends with the script */
-  bool joining;         /* its body is over, it waits for its children */
-  bool observed;        /* somebody waited for it: its error is theirs */
-  bool cancelled;       /* asked to end */
-  bool raised;          /* … and the error was raised in it, so cleanup is running */
-  enum err_kind why;    /* of the cancel */
-  uint64_t raised_at;   /* struct script.epoch at the last raise, 0 = never */
-};
-
-/* --- A group: tasks with one limit, one deadline and one fate --------------------------------- */
-
-enum group_mode { GROUP_RAISE, GROUP_COLLECT, GROUP_RACE };
-
-/* Lives in a userdata (user value 1: the first error; 2: the owner's table of tasks). */
-struct group {
-  struct script *script;
-  enum group_mode mode;
-  size_t live, limit;  /* limit 0 = none */
-  struct list members; /* struct task.member, alive */
-  struct list waiters; /* struct task.waiting: for a free place, or for the end */
-  struct timer deadline;
-  struct list node; /* struct script.groups while the deadline runs */
-  bool failed;      /* first error is set */
-  bool expired;     /* the deadline passed */
-  bool decided;     /* a race was won */
-};
 
 /* --- A script --------------------------------------------------------------------------------- */
 
@@ -135,8 +81,6 @@ enum {
   ATTENTION_MEMORY = 4,  /* over the soft cap, or nearly */
   ATTENTION_CANCEL = 8   /* the current task is to be cancelled */
 };
-
-struct on_exit_hook;
 
 struct script {
   /* given */
@@ -164,13 +108,13 @@ struct script {
 
   /* tasks */
   enum script_stage stage;
-  struct task *current, *main;
-  struct list ready;  /* struct task.ready */
-  struct list groups; /* with a deadline running */
-  struct list calls;  /* struct call.all: ops in flight */
-  size_t tasks;       /* alive */
-  size_t outside;     /* blocked tasks that a timer or an op will wake, and deadlines */
-  size_t daemons;     /* alive */
+  struct task *current, *main, *hooks_task;
+  struct list ready;     /* struct task.ready */
+  struct list all_tasks; /* struct task.all: alive */
+  struct list calls;     /* struct call.all: ops in flight */
+  size_t tasks;          /* alive */
+  size_t outside;        /* blocked tasks that a timer or an op will wake, and deadlines */
+  size_t daemons;        /* alive */
   uint64_t next_task;
   uint64_t slice_start_ns; /* CPU of the thread */
   uint64_t cpu_ns, preempts;
@@ -197,44 +141,20 @@ void sched_run_soon(struct script *s);
 void sched_set_running(struct script *s, lua_State *L); /* arms the hook where attention asks */
 void sched_attend(struct script *s, unsigned why);      /* from inside Lua or from the loop */
 
-/* --- Blocking (task.c) ------------------------------------------------------------------------ */
-
-/* Raises unless the current task can block here, and raises a pending cancel. what: for people. */
-void task_check_blocking(lua_State *L, const char *what);
-/* Gives up the processor until task_wake; to be returned from a C function: return task_block(…).
- * k begins with task_check_cancel, unless it has to clean up first. timeout_ms UINT64_MAX = none.
- */
-int task_block(lua_State *L, uint64_t timeout_ms, bool outside, lua_KContext ctx, lua_KFunction k);
-int task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k);
-void task_wake(struct task *t); /* of a blocked task; else nothing */
-void task_check_cancel(lua_State *L);
-bool task_must_raise(const struct task *t); /* cancelled and not yet told */
-int task_raise_cancel(lua_State *L);        /* never returns */
-
-struct task *task_current(lua_State *L);
-struct task *task_check(lua_State *L, int arg);
-struct task *task_new(lua_State *L, int nargs, struct task *parent, const char *name);
-void task_cancel(struct task *t, enum err_kind why); /* with all below it */
-void task_died(struct task *t, int status);          /* an error left its root */
-void task_end(struct task *t, enum task_outcome outcome);
-
 /* Lets an error that carries a cancel pass through what would catch it: true when the current task
  * was told to end since `epoch`. */
 bool task_moved(lua_State *L, uint64_t epoch);
-
-/* --- Calls: ops of a task (call.c) ------------------------------------------------------------ */
-
-int call_start(lua_State *L); /* core.call */
-void call_cancel_all(struct task *t, enum err_kind why);
-void call_drop_all(struct task *t); /* the task will not come back */
-int call_input(lua_State *L);
+bool task_must_raise(const struct task *t); /* cancelled and not yet told */
+int task_raise_cancel(lua_State *L);        /* never returns */
 
 /* --- The script's life (script.c) --------------------------------------------------------------
  */
 
 void script_main_ended(struct script *s);
-void script_stop(struct script *s); /* from now on no Lua of it runs */
-void script_check_idle(struct script *s);
+void script_hooks_ended(struct script *s);
+void script_stop(struct script *s);       /* from now on no Lua of it runs */
+void script_check_idle(struct script *s); /* after each slice */
+void script_settle(struct script *s);     /* an op has ended */
 void script_over_memory(struct script *s);
 void script_fail(struct script *s, enum script_end end, const struct err *err);
 
@@ -246,9 +166,17 @@ enum { THREAD_HELD = 1 /* its task runs or blocks in it */, THREAD_TASK = 2 };
 void thread_set_flags(lua_State *L, unsigned flags);
 unsigned thread_flags(lua_State *L);
 bool coro_can_yield(lua_State *L); /* to the scheduler */
+void convert_open(lua_State *L);
 
-/* Lines that point into the script, from the stack of L; pushes a string. */
+/* Lines that point into the script, from the stack of a thread; pushes a string. */
 void script_push_traceback(lua_State *L, lua_State *of, int level);
+/* The same of L, led by where the error at err_idx first arose, if it was carried here. */
+void script_push_full_traceback(lua_State *L, int err_idx, int level);
+/* An error is about to be raised again elsewhere: where it arose is kept beside it. */
+void script_carry(lua_State *L, int err_idx, int text_idx);
+bool script_carries(lua_State *L, int idx);
+void script_carry_as(lua_State *L, int idx); /* the same error under another value */
+void errors_open(lua_State *L);
 
 /* --- Libraries: each function leaves its library in place (globals, package.loaded) --------------
  */
@@ -261,8 +189,25 @@ void lib_core_open(lua_State *L); /* regolith.core, for embedded modules */
 void lib_json_open(lua_State *L);
 void lib_script_open(lua_State *L); /* args, env, log, progress, on_exit */
 
-/* Pushes the module; raises if it is not there. For the lazy globals. */
+/* After all others: lets embedded modules see the globals as they are now. */
+void lib_require_seal(lua_State *L);
+/* Pushes an embedded module, "regolith.x"; raises. */
 void lib_require(lua_State *L, const char *name);
+/* Pushes a function that raises: this name is gone, and what to use instead. */
+void script_push_removed(lua_State *L, const char *name, const char *instead);
+
+/* Functions that are both globals and in regolith.core. */
+int script_on_exit(lua_State *L);
+int script_progress(lua_State *L);
+int script_args(lua_State *L);
+int script_getenv(lua_State *L);
+
+/* A file descriptor, or a negative errno. path beneath dir, links included. */
+int script_open_beneath(int dir, const char *path, int flags, unsigned mode);
+/* The same beneath the granted folders; mode as fopen's. */
+int script_open_granted(struct script *s, const char *path, const char *mode, struct err *err);
+/* Reads and closes fd; pushes the text of a source file, without a shebang line. */
+bool script_push_file(lua_State *L, int fd, struct err *err);
 
 /* Opens everything for the state of s; runs in a protected call. */
 int state_open_libs(lua_State *L);

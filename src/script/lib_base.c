@@ -1,0 +1,291 @@
+/* The basic functions that differ from the stock ones: print, load, loadfile, dofile, setmetatable,
+ * collectgarbage; and those that scripts do not have, which say what to use instead.
+ *
+ * load calls its reader in the task (so that it may block and be preempted), and then compiles the
+ * text in steps. Bytecode is refused: it can crash Lua. setmetatable refuses __gc: no hook runs in
+ * a finalizer, so it could not be stopped. collectgarbage works in steps, and what would stop the
+ * collector is accepted and does nothing, because the memory cap counts on it. */
+#include "script/script_internal.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+/* --- Removed names --- */
+
+static int removed(lua_State *L)
+{
+  struct err err = {0};
+  err_set(&err, ERR_UNSUPPORTED, 0, "%s is not available in scripts",
+          lua_tostring(L, lua_upvalueindex(1)));
+  err_hint(&err, "%s", lua_tostring(L, lua_upvalueindex(2)));
+  return script_raise(L, &err);
+}
+
+void script_push_removed(lua_State *L, const char *name, const char *instead)
+{
+  lua_pushstring(L, name);
+  lua_pushstring(L, instead);
+  lua_pushcclosure(L, removed, 2);
+}
+
+/* --- print --- */
+
+static int base_print(lua_State *L)
+{
+  struct script *s = script_of(L);
+  int n = lua_gettop(L);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 1; i <= n; i++) {
+    if (i > 1) luaL_addchar(&b, '\t');
+    luaL_tolstring(L, i, NULL);
+    luaL_addvalue(&b);
+  }
+  luaL_addchar(&b, '\n');
+  luaL_pushresult(&b);
+  size_t len;
+  const char *text = lua_tolstring(L, -1, &len);
+  if (s->hooks.on_output) s->hooks.on_output(s->hooks_data, text, len);
+  return 0;
+}
+
+/* --- load --- */
+
+struct text_source {
+  const char *text;
+  size_t len, at;
+};
+
+static const char *read_text(lua_State *L, void *data, size_t *ret_len)
+{
+  struct text_source *src = data;
+  script_pause(L, 0, NULL);
+  size_t n = src->len - src->at;
+  if (n > 4096) n = 4096;
+  const char *piece = src->text + src->at;
+  src->at += n;
+  *ret_len = n;
+  return piece;
+}
+
+int script_load_text(lua_State *L, const char *text, size_t len, const char *chunk_name)
+{
+  struct text_source src = {text, len, 0};
+  uint64_t epoch = script_of(L)->epoch;
+  int status = lua_load(L, read_text, &src, chunk_name, "t");
+  if (status != LUA_OK && task_moved(L, epoch)) return lua_error(L);
+  return status;
+}
+
+enum { LOAD_CHUNK = 1, LOAD_NAME, LOAD_MODE, LOAD_ENV, LOAD_PIECES };
+
+/* The stack: chunk, name, mode, env as given (nargs of them), the text on top. */
+static int load_text(lua_State *L, bool has_env)
+{
+  size_t len;
+  const char *text = lua_tolstring(L, -1, &len);
+  const char *name =
+      luaL_optstring(L, LOAD_NAME, lua_type(L, LOAD_CHUNK) == LUA_TSTRING ? text : "=(load)");
+  if (len > 0 && *text == LUA_SIGNATURE[0]) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "attempt to load a binary chunk (scripts load text only)");
+    return 2;
+  }
+  if (!strchr(luaL_optstring(L, LOAD_MODE, "t"), 't')) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "attempt to load a text chunk (mode is '%s')", lua_tostring(L, LOAD_MODE));
+    return 2;
+  }
+  if (script_load_text(L, text, len, name) != LUA_OK) {
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 2;
+  }
+  if (has_env) {
+    lua_pushvalue(L, LOAD_ENV);
+    if (!lua_setupvalue(L, -2, 1)) lua_pop(L, 1);
+  }
+  return 1;
+}
+
+/* ctx: the number of pieces so far, and bit 0 for the environment. The piece is on top. */
+static int load_piece(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  lua_Integer n = ctx >> 1;
+  for (;;) {
+    size_t len = 0;
+    if (!lua_isnil(L, -1) && !lua_tolstring(L, -1, &len))
+      return luaL_error(L, "reader function must return a string");
+    if (len == 0) break;
+    lua_rawseti(L, LOAD_PIECES, ++n);
+    lua_pushvalue(L, LOAD_CHUNK);
+    ctx = (lua_KContext)(n << 1) | (ctx & 1);
+    lua_callk(L, 0, 1, ctx, load_piece);
+  }
+  lua_settop(L, LOAD_PIECES);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, LOAD_PIECES, i);
+    luaL_addvalue(&b);
+    if (i % 1024 == 0) script_pause(L, 0, NULL);
+  }
+  luaL_pushresult(&b);
+  return load_text(L, ctx & 1);
+}
+
+static int base_load(lua_State *L)
+{
+  bool has_env = !lua_isnone(L, LOAD_ENV);
+  lua_settop(L, LOAD_ENV);
+  if (lua_isstring(L, LOAD_CHUNK)) {
+    lua_pushvalue(L, LOAD_CHUNK);
+    return load_text(L, has_env);
+  }
+  luaL_checktype(L, LOAD_CHUNK, LUA_TFUNCTION);
+  lua_newtable(L);
+  lua_pushvalue(L, LOAD_CHUNK);
+  lua_callk(L, 0, 1, has_env, load_piece);
+  return load_piece(L, LUA_OK, has_env);
+}
+
+/* The file's text under the granted directories, on the stack; false with a message instead. */
+static bool push_file(lua_State *L, const char *path)
+{
+  struct err err = {0};
+  int fd = script_open_granted(script_of(L), path, "r", &err);
+  if (fd < 0 || !script_push_file(L, fd, &err)) {
+    lua_pushstring(L, err.msg);
+    return false;
+  }
+  return true;
+}
+
+static int base_loadfile(lua_State *L)
+{
+  const char *path = luaL_checkstring(L, 1);
+  bool has_env = !lua_isnone(L, 3);
+  lua_settop(L, 3);
+  lua_pushfstring(L, "@%s", path);
+  lua_insert(L, LOAD_NAME);
+  if (!push_file(L, path)) {
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 2;
+  }
+  return load_text(L, has_env);
+}
+
+static int results(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status, (void)ctx;
+  return lua_gettop(L) - 1;
+}
+
+static int base_dofile(lua_State *L)
+{
+  const char *path = luaL_checkstring(L, 1);
+  lua_settop(L, 1);
+  if (!push_file(L, path)) return lua_error(L);
+  size_t len;
+  const char *text = lua_tolstring(L, 2, &len);
+  lua_pushfstring(L, "@%s", path);
+  if (script_load_text(L, text, len, lua_tostring(L, 3)) != LUA_OK) return lua_error(L);
+  lua_replace(L, 2);
+  lua_settop(L, 2);
+  lua_callk(L, 0, LUA_MULTRET, 0, results);
+  return results(L, LUA_OK, 0);
+}
+
+/* --- setmetatable --- */
+
+static int base_setmetatable(lua_State *L)
+{
+  int type = lua_type(L, 2);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
+  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+    return luaL_error(L, "cannot change a protected metatable");
+  lua_settop(L, 2);
+  if (type == LUA_TTABLE) {
+    lua_pushliteral(L, "__gc");
+    if (lua_rawget(L, 2) != LUA_TNIL)
+      return luaL_error(L, "__gc is not available in scripts; use a <close> variable (__close), or "
+                           "on_exit");
+    lua_pop(L, 1);
+  }
+  lua_setmetatable(L, 1);
+  return 1;
+}
+
+/* --- collectgarbage --- */
+
+/* ctx: cycles to finish. A cycle that was under way may have passed what is garbage now. */
+static int collect(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  while (ctx > 0) {
+    if (lua_gc(L, LUA_GCSTEP, 0)) ctx--;
+    script_pause(L, ctx, collect);
+  }
+  lua_pushinteger(L, 0);
+  return 1;
+}
+
+static int base_collectgarbage(lua_State *L)
+{
+  static const char *const options[] = {"collect",      "count",       "step",     "isrunning",
+                                        "stop",         "restart",     "setpause", "setstepmul",
+                                        "generational", "incremental", NULL};
+  switch (luaL_checkoption(L, 1, "collect", options)) {
+  case 0: return collect(L, LUA_OK, 2);
+  case 1: lua_pushnumber(L, lua_gc(L, LUA_GCCOUNT) + lua_gc(L, LUA_GCCOUNTB) / 1024.0); return 1;
+  case 2: lua_pushboolean(L, lua_gc(L, LUA_GCSTEP, 0)); return 1;
+  case 3: lua_pushboolean(L, true); return 1;
+  case 8:
+  case 9: lua_pushliteral(L, "incremental"); return 1;
+  default: lua_pushinteger(L, 0); return 1;
+  }
+}
+
+static void add_removed_tables(lua_State *L)
+{
+  static const char *const debug_names[] = {
+      "debug",        "gethook",      "getinfo",   "getlocal",    "getmetatable",  "getregistry",
+      "getupvalue",   "getuservalue", "sethook",   "setlocal",    "setmetatable",  "setupvalue",
+      "setuservalue", "traceback",    "upvalueid", "upvaluejoin", "setcstacklimit"};
+  lua_createtable(L, 0, sizeof debug_names / sizeof *debug_names);
+  for (size_t i = 0; i < sizeof debug_names / sizeof *debug_names; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "debug.%s", debug_names[i]);
+    script_push_removed(L, name,
+                        "errors that end a script carry a traceback by themselves; "
+                        "error() and pcall() are there");
+    lua_setfield(L, -2, debug_names[i]);
+  }
+  lua_setglobal(L, "debug");
+  lua_getglobal(L, "string");
+  script_push_removed(L, "string.dump", "send source text, and load() it");
+  lua_setfield(L, -2, "dump");
+  lua_pop(L, 1);
+}
+
+void lib_base_open(lua_State *L)
+{
+  static const luaL_Reg functions[] = {{"print", base_print},
+                                       {"load", base_load},
+                                       {"loadfile", base_loadfile},
+                                       {"dofile", base_dofile},
+                                       {"setmetatable", base_setmetatable},
+                                       {"collectgarbage", base_collectgarbage},
+                                       {NULL, NULL}};
+  lua_pushglobaltable(L);
+  luaL_setfuncs(L, functions, 0);
+  lua_pop(L, 1);
+  add_removed_tables(L);
+}
