@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/json.h"
+#include "wire/codec.h"
 
 #define QUEUE_HIGH ((size_t)256 << 10)
 #define QUEUE_LOW  ((size_t)64 << 10)
@@ -161,7 +161,7 @@ static void push_chunk(lua_State *L, enum op_stream stream, const char *data, si
   struct err err = {0};
   lua_pushliteral(L, "event");
   struct val *v = script_push_scratch(L);
-  if (json_parse(v, data, len, &err) < 0) script_raise(L, &err);
+  if (codec_decode(v, data, len, &err) < 0) script_raise(L, &err);
   script_push_val(L, v, NULL_SKIP);
   lua_remove(L, -2);
 }
