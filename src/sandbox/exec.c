@@ -138,6 +138,12 @@ static void on_done(struct exec_op *run, const struct err *err)
   if (!x->killing) finish(x);
 }
 
+static void on_input_full(struct exec_op *run, bool full)
+{
+  struct exec *x = run->data;
+  if (x->op && !x->done) op_input_full(x->op, full);
+}
+
 static void on_chunk(struct exec_op *run, enum exec_stream which, const void *data, size_t len)
 {
   struct exec *x = run->data;
@@ -247,6 +253,7 @@ int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args
   x->run = (struct exec_op){.box = sb->create.ret_box,
                             .args = &x->args,
                             .on_chunk = on_chunk,
+                            .on_input_full = on_input_full,
                             .on_done = on_done,
                             .data = x};
   int rc = e->ops->exec(e, &x->run, err);

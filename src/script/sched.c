@@ -225,10 +225,23 @@ static void on_turn(struct defer *turn)
 
 void sched_run_soon(struct script *s)
 {
-  if (s->runnable) return;
+  if (s->runnable || s->held) return;
   s->runnable = true;
   list_append(&s->sched->runnable, &s->run_node);
   loop_defer(s->loop, &s->sched->turn);
+}
+
+/* A script that is being ended is not held: what it still prints is bounded by the grace period. */
+void script_hold(struct script *s, bool hold)
+{
+  s->held = hold && !s->cancelled && s->stage < STAGE_STOPPED;
+  if (!s->held) {
+    if (!list_empty(&s->ready)) sched_run_soon(s);
+    return;
+  }
+  if (s->runnable) list_remove(&s->run_node);
+  s->runnable = false;
+  if (s == slice_of) sched_attend(s, ATTENTION_SLICE);
 }
 
 void sched_ready(struct task *t)

@@ -214,6 +214,7 @@ void script_cancel(struct script *s, enum script_end why, const struct err *err,
 {
   if (s->stage == STAGE_STOPPED || s->stage == STAGE_DONE) return;
   script_fail(s, why, err);
+  script_hold(s, false);
   if (force && s->stage != STAGE_NEW) script_stop(s);
 }
 

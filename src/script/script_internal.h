@@ -129,6 +129,7 @@ struct script {
   struct sched *sched;
   struct list run_node; /* struct sched.runnable */
   bool runnable;
+  bool held; /* script_hold: no slice starts */
 };
 
 /* --- Scheduler (sched.c) --------------------------------------------------------------------- */
