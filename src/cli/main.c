@@ -11,12 +11,10 @@
 
 #include "base/suggest.h"
 #include "cli/cli.h"
+#include "cli/session.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_doctor,
-    &cmd_help,
-    &cmd_version,
-    NULL,
+    &cmd_run, &cmd_exec, &cmd_doctor, &cmd_help, &cmd_version, NULL,
 };
 
 const struct cli_command *const *cli_commands(void)
@@ -61,15 +59,16 @@ static void hold_std_fds(void)
 int main(int argc, char **argv)
 {
   hold_std_fds();
+  const char *name = argc > 1 ? argv[1] : "help";
+  if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
+  if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) name = "version";
+  const struct cli_command *cmd = find(name);
+  session_prefork(argv[0], cmd && cmd->flags & CLI_MAKES_SANDBOXES);
   signal(SIGPIPE, SIG_IGN);
   if (argc < 2) {
     cli_print_overview();
     return CLI_EXIT_USAGE;
   }
-  const char *name = argv[1];
-  if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
-  if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) name = "version";
-  const struct cli_command *cmd = cli_find(name);
-  if (!cmd) return CLI_EXIT_USAGE;
-  return cmd->run(argc - 1, argv + 1);
+  if (!cmd) cmd = cli_find(name);
+  return cmd ? cmd->run(argc - 1, argv + 1) : CLI_EXIT_USAGE;
 }

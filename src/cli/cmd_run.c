@@ -1,0 +1,381 @@
+/* regolith run: scripts from files (or standard input), all at once, on one loop.
+ *
+ * Reads and loads every script before any starts, so that a misspelt file name or a syntax error in
+ * the third script costs nothing. Then the host runs them and the report shows them; this file
+ * decides the exit status and what interrupts, a slow reader and a closed stdout lead to. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "cli/cli.h"
+#include "cli/session.h"
+#include "host/report.h"
+#include "wire/op.h"
+
+struct run_options {
+  uint64_t timeout_ms, grace_ms;
+  uint64_t mem_bytes;
+  uint32_t max_sandboxes;
+  bool json, quiet, verbose;
+  const char *engine, *image;
+  struct cli_list env, allow_read, allow_write;
+};
+
+#define AT(member) offsetof(struct run_options, member)
+static const struct cli_option options[] = {
+    {"timeout", 't', CLI_DURATION, AT(timeout_ms), "DURATION",
+     "End each script after this time, e.g. 30s (default: none)"},
+    {"memory", 'm', CLI_SIZE, AT(mem_bytes), "SIZE",
+     "Memory each script itself may use (default: 64MiB)"},
+    {"grace", 0, CLI_DURATION, AT(grace_ms), "DURATION",
+     "Time for a script's own cleanup when it is ended (default: 10s)"},
+    {"image", 'i', CLI_STR, AT(image), "IMAGE",
+     "Image of sandboxes that name none: host or dir:PATH (default: host)"},
+    {"engine", 0, CLI_STR, AT(engine), "NAME",
+     "Engine of sandboxes that name none (default: local)"},
+    {"max-sandboxes", 0, CLI_UINT, AT(max_sandboxes), "N",
+     "Sandboxes alive at once, all scripts together (default: no limit)"},
+    {"env", 'e', CLI_LIST, AT(env), "NAME[=VALUE]",
+     "Let scripts read this environment variable; may be repeated"},
+    {"allow-read", 0, CLI_LIST, AT(allow_read), "DIR",
+     "Let scripts read files below DIR; may be repeated"},
+    {"allow-write", 0, CLI_LIST, AT(allow_write), "DIR",
+     "Let scripts read and write files below DIR; may be repeated"},
+    {"json", 'j', CLI_FLAG, AT(json), NULL, "Print one JSON event per line on stdout"},
+    {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "Only errors on stderr"},
+    {"verbose", 'v', CLI_FLAG, AT(verbose), NULL,
+     "Tell on stderr what happens to tasks and sandboxes"},
+    {0},
+};
+#undef AT
+
+struct source {
+  const char *path; /* as given */
+  char *name;       /* for people, owned */
+  char *text;       /* owned */
+  size_t len;
+};
+
+struct run {
+  struct run_options opt;
+  struct source *sources; /* owned */
+  size_t sources_n;
+  struct strv args, env, read_dirs, write_dirs;
+  struct host *host;
+  struct report *report;
+  bool interrupted, unloadable, stdout_closed, leftovers, closing;
+};
+
+/* --- the command line ---------------------------------------------------------------------------
+ */
+
+static int read_all(int fd, struct buf *ret)
+{
+  for (;;) {
+    buf_reserve(ret, 64 << 10);
+    ssize_t n = read(fd, ret->data + ret->len, ret->cap - ret->len - 1);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return n < 0 ? -errno : 0;
+    ret->len += (size_t)n;
+    ret->data[ret->len] = '\0';
+  }
+}
+
+static int read_source(struct source *s, struct err *err)
+{
+  bool standard_input = strcmp(s->path, "-") == 0;
+  cleanup_close int opened = -1;
+  if (!standard_input && (opened = open(s->path, O_RDONLY | O_CLOEXEC)) < 0)
+    return err_set(err, ERR_INVALID_ARGUMENT, errno, "cannot read %s: %s", s->path,
+                   strerror(errno));
+  struct buf text = {0};
+  int rc = read_all(standard_input ? STDIN_FILENO : opened, &text);
+  if (rc < 0) {
+    buf_free(&text);
+    return err_set(err, ERR_INVALID_ARGUMENT, -rc, "cannot read %s: %s", s->path, strerror(-rc));
+  }
+  s->text = buf_take(&text, &s->len);
+  return 0;
+}
+
+static void name_sources(struct run *r)
+{
+  const char **paths = xcalloc(r->sources_n, sizeof *paths);
+  char **names = xcalloc(r->sources_n, sizeof *names);
+  for (size_t i = 0; i < r->sources_n; i++)
+    paths[i] = strcmp(r->sources[i].path, "-") == 0 ? "stdin" : r->sources[i].path;
+  report_names(paths, r->sources_n, names);
+  for (size_t i = 0; i < r->sources_n; i++) r->sources[i].name = names[i];
+  free(paths);
+  free(names);
+}
+
+/* Reports every script that cannot be read, not only the first. */
+static int read_sources(struct run *r, char **paths, size_t n)
+{
+  r->sources = xcalloc(n, sizeof *r->sources);
+  r->sources_n = n;
+  int failed = 0;
+  for (size_t i = 0; i < n; i++) {
+    struct err err;
+    r->sources[i].path = paths[i];
+    if (read_source(&r->sources[i], &err) == 0) continue;
+    if (failed++ == 0)
+      err_hint(&err, "arguments for scripts go behind \"--\"; in a #! line: regolith run --");
+    cli_print_err(&err);
+  }
+  name_sources(r);
+  return failed ? CLI_EXIT_USAGE : CLI_GO_ON;
+}
+
+static int grant_dirs(const struct cli_list *list, struct strv *ret, const char *option,
+                      struct err *err)
+{
+  for (size_t i = 0; i < list->n; i++) {
+    struct stat st;
+    cleanup_free char *real = realpath(list->v[i], NULL);
+    if (!real || stat(real, &st) < 0)
+      return err_arg(err, option, "%s: %s: %s", option, list->v[i], strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+      return err_arg(err, option, "%s: %s is not a directory", option, list->v[i]);
+    strv_add(ret, real);
+  }
+  return 0;
+}
+
+/* Directories that may be written may be read. */
+static int read_grants(struct run *r, struct err *err)
+{
+  int rc = session_read_env(&r->opt.env, &r->env, err);
+  if (rc == 0) rc = grant_dirs(&r->opt.allow_read, &r->read_dirs, "--allow-read", err);
+  if (rc == 0) rc = grant_dirs(&r->opt.allow_write, &r->read_dirs, "--allow-write", err);
+  if (rc == 0) rc = grant_dirs(&r->opt.allow_write, &r->write_dirs, "--allow-write", err);
+  return rc;
+}
+
+/* Without a script in front of "--" the first word behind it is the script, and the rest its
+ * arguments: what a "#!" line with `regolith run --` leads to. */
+static int read_command_line(struct run *r, int argc, char **argv)
+{
+  int first, dashes, status = cli_parse(&cmd_run, argc, argv, &r->opt, &first, &dashes);
+  if (status != CLI_GO_ON) return status;
+  if (first == dashes && dashes < argc) dashes++;
+  for (int i = dashes; i < argc; i++) strv_add(&r->args, argv[i]);
+  struct err err = {0};
+  if (first == dashes) {
+    err_arg(&err, "", "no script to run");
+    err_hint(&err, "regolith run SCRIPT.lua, or regolith run - to read one from standard input");
+    return cli_usage_err(&cmd_run, &err);
+  }
+  if (r->opt.quiet && r->opt.verbose) {
+    err_arg(&err, "--quiet", "--quiet and --verbose contradict each other");
+    return cli_usage_err(&cmd_run, &err);
+  }
+  if (read_grants(r, &err) < 0) return cli_usage_err(&cmd_run, &err);
+  return read_sources(r, argv + first, (size_t)(dashes - first));
+}
+
+/* --- the run ------------------------------------------------------------------------------------
+ */
+
+static void on_full(void *data, bool full)
+{
+  struct run *r = data;
+  host_hold(r->host, full);
+}
+
+static void on_broken(void *data, int sys_errno)
+{
+  struct run *r = data;
+  r->stdout_closed = true;
+  struct err why;
+  err_set(&why, ERR_CANCELLED, sys_errno, "cannot write to standard output: %s",
+          strerror(sys_errno));
+  host_cancel(r->host, &why, false);
+}
+
+static void on_interrupt(void *data, int signal, int times)
+{
+  (void)signal;
+  struct run *r = data;
+  if (times > 2) _exit(CLI_EXIT_INTERRUPTED);
+  r->interrupted = true;
+  if (r->closing)
+    report_abandon(r->report);
+  else
+    report_interrupt(r->report, times);
+}
+
+static int script_status(const struct host_result *result)
+{
+  switch (result->end) {
+  case SCRIPT_OK: return CLI_EXIT_OK;
+  case SCRIPT_TIMEOUT: return CLI_EXIT_TIMEOUT;
+  case SCRIPT_ERROR:
+  case SCRIPT_LIMIT:
+  case SCRIPT_CANCELLED: break;
+  }
+  return result->err.kind == ERR_ENGINE_UNAVAILABLE ? CLI_EXIT_NO_SANDBOXES : CLI_EXIT_FAILED;
+}
+
+/* Of several failures the one that says most: interrupted, no sandboxes here, failed, out of time.
+ */
+static int exit_status(const struct run *r)
+{
+  static const int order[] = {CLI_EXIT_NO_SANDBOXES, CLI_EXIT_FAILED, CLI_EXIT_TIMEOUT};
+  if (r->interrupted) return CLI_EXIT_INTERRUPTED;
+  if (r->unloadable || r->stdout_closed || r->leftovers) return CLI_EXIT_FAILED;
+  for (size_t o = 0; o < sizeof order / sizeof *order; o++)
+    for (size_t i = 0; i < host_script_count(r->host); i++)
+      if (script_status(host_script_result(r->host, i)) == order[o]) return order[o];
+  return CLI_EXIT_OK;
+}
+
+static void on_report_closed(void *data)
+{
+  struct run *r = data;
+  r->report = NULL;
+  host_stop(r->host);
+}
+
+static void on_idle(void *data, const struct err *err)
+{
+  struct run *r = data;
+  if (err) {
+    r->leftovers = true;
+    report_err(r->report, err);
+  }
+  r->closing = true;
+  report_run_end(r->report, exit_status(r));
+  log_set_sink(NULL, NULL);
+  report_close(r->report, on_report_closed, r);
+}
+
+static void on_process_log(enum log_level level, const char *text, void *data)
+{
+  report_log(data, level, text);
+}
+
+static void open_report(struct run *r)
+{
+  const char **names = xcalloc(r->sources_n, sizeof *names);
+  for (size_t i = 0; i < r->sources_n; i++) names[i] = r->sources[i].name;
+  const char *term = getenv("TERM");
+  r->report = report_new(&(struct report_conf){
+      .loop = host_loop(r->host),
+      .out_fd = STDOUT_FILENO,
+      .err_fd = STDERR_FILENO,
+      .json = r->opt.json,
+      .quiet = r->opt.quiet,
+      .verbose = r->opt.verbose,
+      .tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0,
+      .names = names,
+      .names_n = r->sources_n,
+      .on_full = on_full,
+      .on_broken = on_broken,
+      .data = r,
+  });
+  free(names);
+  host_set_hooks(r->host, &report_hooks, r->report);
+  log_set_level(r->opt.quiet ? LOG_ERROR : r->opt.verbose ? LOG_INFO : LOG_WARN);
+  log_set_sink(on_process_log, r->report);
+}
+
+/* Reports every script that does not load, not only the first. */
+static bool add_scripts(struct run *r)
+{
+  for (size_t i = 0; i < r->sources_n; i++) {
+    const struct source *s = &r->sources[i];
+    struct err err = {0};
+    int rc = host_add_script(r->host,
+                             &(struct host_script_conf){
+                                 .name = s->name,
+                                 .path = strcmp(s->path, "-") == 0 ? NULL : s->path,
+                                 .source = s->text,
+                                 .source_len = s->len,
+                                 .args = &r->args,
+                                 .env = &r->env,
+                                 .read_dirs = &r->read_dirs,
+                                 .write_dirs = &r->write_dirs,
+                                 .mem_bytes = r->opt.mem_bytes,
+                                 .timeout_ms = r->opt.timeout_ms,
+                                 .grace_ms = r->opt.grace_ms,
+                             },
+                             &err);
+    if (rc == 0) continue;
+    r->unloadable = true;
+    report_err(r->report, &err);
+  }
+  return !r->unloadable;
+}
+
+static void run_free(struct run *r)
+{
+  for (size_t i = 0; i < r->sources_n; i++) {
+    free(r->sources[i].name);
+    free(r->sources[i].text);
+  }
+  free(r->sources);
+  strv_free(&r->args);
+  strv_free(&r->env);
+  strv_free(&r->read_dirs);
+  strv_free(&r->write_dirs);
+  cli_list_free(&r->opt.env);
+  cli_list_free(&r->opt.allow_read);
+  cli_list_free(&r->opt.allow_write);
+}
+
+static int run_scripts(struct run *r)
+{
+  struct err err = {0};
+  struct host_conf conf = {
+      .default_image = r->opt.image,
+      .max_sandboxes = r->opt.max_sandboxes,
+      .on_interrupt = on_interrupt,
+      .on_idle = on_idle,
+      .data = r,
+  };
+  if (session_open(&r->host, r->opt.engine, &conf, &err) < 0) {
+    cli_print_err(&err);
+    return session_exit_status(&err);
+  }
+  open_report(r);
+  if (!add_scripts(r)) host_shutdown(r->host);
+  host_run(r->host);
+  int status = exit_status(r);
+  host_free(r->host);
+  return status;
+}
+
+static int run(int argc, char **argv)
+{
+  struct run r = {0};
+  int status = read_command_line(&r, argc, argv);
+  if (status == CLI_GO_ON) status = run_scripts(&r);
+  run_free(&r);
+  return status;
+}
+
+const struct cli_command cmd_run = {
+    .name = "run",
+    .summary = "Run Lua workflow scripts, all at once",
+    .usage = "SCRIPT.lua... [-- ARG...]",
+    .details =
+        "What scripts print goes to stdout (with several scripts each line is led by its script's\n"
+        "name), logs and progress to stderr. \"-\" reads a script from standard input. Arguments\n"
+        "behind \"--\" go to every script as `arg` and `...`; in a script's first line write\n"
+        "#!/usr/bin/env -S regolith run --\n"
+        "\n"
+        "exit status: 0 all went well, 1 a script failed, 2 wrong usage, 3 this machine cannot "
+        "make\n"
+        "sandboxes (see regolith doctor), 124 a script ran out of time, 130 interrupted\n",
+    .options = options,
+    .flags = CLI_MAKES_SANDBOXES,
+    .run = run,
+};

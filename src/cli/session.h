@@ -1,0 +1,27 @@
+#ifndef REGOLITH_CLI_SESSION_H
+#define REGOLITH_CLI_SESSION_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "host/host.h"
+
+struct cli_list;
+struct strv;
+
+/* First thing in main: starts the helpers of the engines where `wanted`. Does not return in a
+ * process that is such a helper, started anew under the name program. */
+void session_prefork(const char *program, bool wanted);
+
+/* The one place where concrete engines are named. Starts a host with the engine called `engine`
+ * (NULL: "local") as the default one. ENGINE_UNAVAILABLE: this machine cannot make sandboxes. */
+int session_open(struct host **ret, const char *engine, const struct host_conf *conf,
+                 struct err *err);
+
+/* The exit status for a session that did not open. */
+int session_exit_status(const struct err *err);
+
+/* Reads --env options: NAME=VALUE, or NAME for a variable of our own environment. */
+int session_read_env(const struct cli_list *list, struct strv *ret, struct err *err);
+
+#endif

@@ -1,0 +1,350 @@
+/* One run: the loop, the op router, the supervisor, and the scripts on them.
+ *
+ * Owns the three and every script. A script's end is not the end of its story: its owner at the
+ * supervisor is ended next, which ends every sandbox it still has, and only then on_end is called.
+ * After the last script the supervisor shuts down, and on_idle hands over to the caller, who writes
+ * what is left and stops the loop. Signals are counted: the first cancels with cleanup, the second
+ * without, the third leaves at once (the warden ends what is left). Keeps no descriptor per script.
+ *
+ * a script: loaded → running → ending (its owner) → ended
+ * the host: idle → running → shutting down → stopped */
+#include "host/host.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/val.h"
+#include "core/loop.h"
+#include "core/op.h"
+#include "sandbox/supervisor.h"
+#include "wire/op.h"
+
+enum { SHUTDOWN_MS = 30 * 1000, SIGNALS = 3 };
+
+struct host_script {
+  struct host *host;
+  size_t index;          /* in host->scripts */
+  struct script *script; /* owned; NULL once it has ended */
+  uint64_t owner;        /* at the supervisor */
+  uint64_t timeout_ms;   /* 0 = none */
+  struct timer deadline;
+  uint64_t start_ms;
+  struct host_result result;
+  char *traceback; /* owned */
+};
+
+struct host {
+  struct loop *loop;
+  struct ops *ops;
+  struct supervisor *sup;
+  struct host_conf conf; /* the callbacks in it */
+  const struct host_hooks *hooks;
+  void *hooks_data;
+  struct host_script **scripts; /* owned; owners ascend */
+  size_t scripts_n, scripts_cap;
+  size_t alive_n; /* scripts that have not ended */
+  bool closing;   /* the supervisor was told to shut down */
+  uv_signal_t signals[SIGNALS];
+  bool signals_open;
+  int interrupts;
+  bool shut_down; /* the supervisor has answered */
+};
+
+static void on_sandbox(void *data, uint64_t owner, const struct val *fields);
+
+int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
+{
+  struct host *h = xcalloc(1, sizeof *h);
+  h->conf = *conf;
+  int rc = loop_new(&h->loop, err);
+  if (rc < 0) {
+    free(h);
+    return rc;
+  }
+  h->ops = ops_new(h->loop);
+  h->sup = supervisor_new(&(struct supervisor_conf){
+      .loop = h->loop,
+      .ops = h->ops,
+      .default_engine = conf->default_engine,
+      .default_image = conf->default_image,
+      .max_sandboxes = conf->max_sandboxes,
+  });
+  *ret = h;
+  return 0;
+}
+
+struct loop *host_loop(struct host *h)
+{
+  return h->loop;
+}
+
+struct ops *host_ops(struct host *h)
+{
+  return h->ops;
+}
+
+void host_set_hooks(struct host *h, const struct host_hooks *hooks, void *data)
+{
+  if (!h->hooks) supervisor_subscribe(h->sup, on_sandbox, h);
+  h->hooks = hooks;
+  h->hooks_data = data;
+}
+
+uint64_t host_owner_new(struct host *h, const char *name)
+{
+  return supervisor_owner_new(h->sup, &(struct owner_conf){.name = name, .allow_dir_images = true});
+}
+
+void host_add_engine(struct host *h, struct engine *engine)
+{
+  supervisor_add_engine(h->sup, engine);
+}
+
+/* --- scripts -----------------------------------------------------------------------------------
+ */
+
+static size_t index_of_owner(const struct host *h, uint64_t owner)
+{
+  size_t low = 0, high = h->scripts_n;
+  while (low < high) {
+    size_t mid = (low + high) / 2;
+    if (h->scripts[mid]->owner < owner)
+      low = mid + 1;
+    else
+      high = mid;
+  }
+  return low < h->scripts_n && h->scripts[low]->owner == owner ? low : HOST_NO_SCRIPT;
+}
+
+static void on_sandbox(void *data, uint64_t owner, const struct val *fields)
+{
+  struct host *h = data;
+  size_t i = index_of_owner(h, owner);
+  if (i != HOST_NO_SCRIPT) h->hooks->on_sandbox(h->hooks_data, i, fields);
+}
+
+static void on_output(void *data, const char *text, size_t len)
+{
+  struct host_script *s = data;
+  s->host->hooks->on_output(s->host->hooks_data, s->index, text, len);
+}
+
+static void on_log(void *data, enum log_level level, const char *text, size_t len)
+{
+  struct host_script *s = data;
+  s->host->hooks->on_log(s->host->hooks_data, s->index, level, text, len);
+}
+
+static void on_progress(void *data, double done, double total, const char *text)
+{
+  struct host_script *s = data;
+  s->host->hooks->on_progress(s->host->hooks_data, s->index, done, total, text);
+}
+
+static void on_task(void *data, uint64_t task, uint64_t parent, const char *name,
+                    const char *outcome)
+{
+  struct host_script *s = data;
+  s->host->hooks->on_task(s->host->hooks_data, s->index, task, parent, name, outcome);
+}
+
+static void on_script_done(void *data, const struct script_result *result);
+
+static const struct script_hooks script_hooks = {
+    .on_output = on_output,
+    .on_log = on_log,
+    .on_progress = on_progress,
+    .on_task = on_task,
+    .on_done = on_script_done,
+};
+
+static void on_deadline(struct timer *t)
+{
+  struct host_script *s = t->data;
+  struct err err;
+  err_set(&err, ERR_TIMEOUT, 0, "ran out of time (%g s)", (double)s->timeout_ms / 1000);
+  err_hint(&err, "regolith run --timeout allows more");
+  script_cancel(s->script, SCRIPT_TIMEOUT, &err, false);
+}
+
+static void script_slot_free(struct host_script *s)
+{
+  timer_stop(s->host->loop, &s->deadline);
+  script_free(s->script);
+  free(s->traceback);
+  free(s);
+}
+
+int host_add_script(struct host *h, const struct host_script_conf *conf, struct err *err)
+{
+  struct host_script *s = xcalloc(1, sizeof *s);
+  s->host = h;
+  s->timeout_ms = conf->timeout_ms;
+  s->deadline = (struct timer){.cb = on_deadline, .data = s};
+  s->owner = host_owner_new(h, conf->name);
+  int rc = script_new(&s->script,
+                      &(struct script_conf){
+                          .name = conf->name,
+                          .path = conf->path,
+                          .source = conf->source,
+                          .source_len = conf->source_len,
+                          .args = conf->args,
+                          .env = conf->env,
+                          .read_dirs = conf->read_dirs,
+                          .write_dirs = conf->write_dirs,
+                          .mem_bytes = conf->mem_bytes,
+                          .grace_ms = conf->grace_ms,
+                          .loop = h->loop,
+                          .ops = h->ops,
+                          .owner = s->owner,
+                          .hooks = &script_hooks,
+                          .hooks_data = s,
+                      },
+                      err);
+  if (rc < 0) {
+    free(s);
+    return rc;
+  }
+  if (h->scripts_n == h->scripts_cap) {
+    h->scripts_cap = h->scripts_cap ? h->scripts_cap * 2 : 16;
+    h->scripts = xrealloc(h->scripts, h->scripts_cap * sizeof(struct host_script *));
+  }
+  s->index = h->scripts_n;
+  h->scripts[h->scripts_n++] = s;
+  return 0;
+}
+
+size_t host_script_count(const struct host *h)
+{
+  return h->scripts_n;
+}
+
+const struct host_result *host_script_result(const struct host *h, size_t script)
+{
+  return &h->scripts[script]->result;
+}
+
+/* --- the way to the end ------------------------------------------------------------------------
+ */
+
+static void on_shut_down(void *data, const struct err *err)
+{
+  struct host *h = data;
+  h->shut_down = true;
+  if (h->conf.on_idle)
+    h->conf.on_idle(h->conf.data, err);
+  else
+    loop_stop(h->loop);
+}
+
+void host_shutdown(struct host *h)
+{
+  if (h->closing) return;
+  h->closing = true;
+  supervisor_shutdown(h->sup, SHUTDOWN_MS, on_shut_down, h);
+}
+
+static void on_owner_ended(void *data)
+{
+  struct host_script *s = data;
+  struct host *h = s->host;
+  s->result.duration_ms = clock_mono_ms() - s->start_ms;
+  h->hooks->on_end(h->hooks_data, s->index, &s->result);
+  if (--h->alive_n == 0) host_shutdown(h);
+}
+
+static void on_script_done(void *data, const struct script_result *result)
+{
+  struct host_script *s = data;
+  struct script_stats stats;
+  script_stats(s->script, &stats);
+  timer_stop(s->host->loop, &s->deadline);
+  s->traceback = result->traceback ? xstrdup(result->traceback) : NULL;
+  s->result = (struct host_result){
+      .end = result->end,
+      .err = result->err,
+      .traceback = s->traceback,
+      .cpu_ms = stats.cpu_ns / 1000000,
+      .mem_peak_bytes = stats.mem_peak_bytes,
+  };
+  script_free(take_ptr(&s->script));
+  supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
+}
+
+void host_hold(struct host *h, bool hold)
+{
+  for (size_t i = 0; i < h->scripts_n; i++)
+    if (h->scripts[i]->script) script_hold(h->scripts[i]->script, hold);
+}
+
+void host_cancel(struct host *h, const struct err *why, bool force)
+{
+  for (size_t i = 0; i < h->scripts_n; i++)
+    if (h->scripts[i]->script) script_cancel(h->scripts[i]->script, SCRIPT_CANCELLED, why, force);
+}
+
+static void on_signal(uv_signal_t *handle, int signal)
+{
+  struct host *h = handle->data;
+  int times = ++h->interrupts;
+  if (h->conf.on_interrupt) h->conf.on_interrupt(h->conf.data, signal, times);
+  struct err why;
+  char name[24];
+  err_set(&why, ERR_CANCELLED, EINTR, "interrupted by %s", signal_name(signal, name));
+  host_cancel(h, &why, times > 1);
+}
+
+static void open_signals(struct host *h)
+{
+  static const int numbers[SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
+  for (int i = 0; i < SIGNALS; i++) {
+    uv_signal_init(loop_uv(h->loop), &h->signals[i]);
+    h->signals[i].data = h;
+    uv_signal_start(&h->signals[i], on_signal, numbers[i]);
+    uv_unref((uv_handle_t *)&h->signals[i]);
+  }
+  h->signals_open = true;
+}
+
+void host_run(struct host *h)
+{
+  if (!h->signals_open) open_signals(h);
+  for (size_t i = 0; i < h->scripts_n && !h->closing; i++) {
+    struct host_script *s = h->scripts[i];
+    s->start_ms = clock_mono_ms();
+    h->alive_n++;
+    h->hooks->on_start(h->hooks_data, i);
+    script_start(s->script);
+    if (s->timeout_ms) timer_start(h->loop, &s->deadline, s->timeout_ms);
+  }
+  loop_run(h->loop);
+}
+
+void host_stop(struct host *h)
+{
+  loop_stop(h->loop);
+}
+
+void host_free(struct host *h)
+{
+  if (!h) return;
+  if (!h->shut_down) {
+    h->conf.on_idle = NULL;
+    host_shutdown(h);
+    loop_run(h->loop);
+  }
+  if (h->hooks) supervisor_unsubscribe(h->sup, on_sandbox, h);
+  supervisor_free(h->sup);
+  for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
+  free(h->scripts);
+  ops_free(h->ops);
+  if (h->signals_open)
+    for (int i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&h->signals[i], NULL);
+  loop_free(h->loop);
+  free(h);
+}

@@ -1,0 +1,98 @@
+#ifndef REGOLITH_HOST_HOST_H
+#define REGOLITH_HOST_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "script/script.h"
+
+struct engine;
+struct host;
+struct loop;
+struct ops;
+struct strv;
+struct supervisor;
+struct val;
+
+/* Runs scripts on one loop, each with an owner of its own at the supervisor, and sees to it that
+ * nothing is left when they end. The caller brings the engines and the hooks. */
+
+struct host_result {
+  enum script_end end;
+  struct err err;        /* zero for SCRIPT_OK */
+  const char *traceback; /* or NULL; as long as the result */
+  uint64_t duration_ms;  /* start of the script until the last of its sandboxes was gone */
+  uint64_t cpu_ms;       /* of the script itself, not of its sandboxes */
+  uint64_t mem_peak_bytes;
+};
+
+/* script: the index host_add_script gave, or HOST_NO_SCRIPT. None may call host_add_script. */
+#define HOST_NO_SCRIPT SIZE_MAX
+struct host_hooks {
+  void (*on_start)(void *data, size_t script);
+  void (*on_output)(void *data, size_t script, const char *text, size_t len);
+  void (*on_log)(void *data, size_t script, enum log_level level, const char *text, size_t len);
+  void (*on_progress)(void *data, size_t script, double done, double total, const char *text);
+  void (*on_task)(void *data, size_t script, uint64_t task, uint64_t parent, const char *name,
+                  const char *outcome);
+  void (*on_sandbox)(void *data, size_t script, const struct val *fields); /* supervisor events */
+  void (*on_end)(void *data, size_t script, const struct host_result *result);
+};
+
+struct host_conf {
+  const char *default_engine, *default_image; /* NULL: the supervisor's defaults */
+  uint32_t max_sandboxes;                     /* live at once, all scripts together; 0 = no cap */
+  /* SIGINT, SIGTERM or SIGHUP came for the times-th time. The host cancels the scripts at the
+   * first, without their own cleanup from the second on; all else is up to the caller. */
+  void (*on_interrupt)(void *data, int signal, int times);
+  /* The supervisor has shut down: nothing is left; err: an engine did not confirm that in time. The
+   * loop runs on until host_stop, for what the caller still has to write. */
+  void (*on_idle)(void *data, const struct err *err);
+  void *data;
+};
+
+int host_new(struct host **ret, const struct host_conf *conf, struct err *err);
+struct loop *host_loop(struct host *host);
+struct ops *host_ops(struct host *host);
+/* Before the first script is added; hooks must outlive the host. */
+void host_set_hooks(struct host *host, const struct host_hooks *hooks, void *data);
+void host_add_engine(struct host *host, struct engine *engine); /* takes it over */
+/* For ops of the caller's own. All that an owner still has ends at host_shutdown. */
+uint64_t host_owner_new(struct host *host, const char *name);
+
+struct host_script_conf {
+  const char *name, *path; /* path NULL = none (standard input) */
+  const char *source;
+  size_t source_len;
+  const struct strv *args, *env, *read_dirs, *write_dirs; /* as in script_conf; NULL = none */
+  size_t mem_bytes;                                       /* 0 = the script's default */
+  uint64_t timeout_ms;                                    /* 0 = none */
+  uint64_t grace_ms;                                      /* 0 = the script's default */
+};
+
+/* Loads a script; nothing of it runs yet. Scripts are numbered from 0 in order. */
+int host_add_script(struct host *host, const struct host_script_conf *conf, struct err *err);
+size_t host_script_count(const struct host *host);
+/* How a script ended; valid once on_end was called for it, until host_free. */
+const struct host_result *host_script_result(const struct host *host, size_t script);
+
+/* Starts every script (none after host_shutdown) and runs the loop until host_stop. */
+void host_run(struct host *host);
+void host_stop(struct host *host);
+
+/* Ends every script that still runs: with its own cleanup, or (force) without. */
+void host_cancel(struct host *host, const struct err *why, bool force);
+
+/* While held no slice of a script starts: whoever takes the output cannot keep up. */
+void host_hold(struct host *host, bool hold);
+
+/* Shuts the supervisor down; on_idle follows. Happens by itself when the last script has ended. */
+void host_shutdown(struct host *host);
+
+/* Ends what is left (scripts never started, sandboxes), then frees. Not from inside host_run. */
+void host_free(struct host *host);
+
+#endif

@@ -1,0 +1,255 @@
+/* What a run shows, common part: the two queues, splitting into lines, failures, names.
+ *
+ * A report turns the host's hooks into text for people (report_text.c) or JSON events
+ * (report_json.c); this file forwards to the one that was chosen. Both write through struct out, so
+ * that a slow reader delays scripts (on_full) and never the loop. */
+#include "host/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "host/report_internal.h"
+
+static const struct host_hooks *format(const struct report *r)
+{
+  return r->conf.json ? &report_json_hooks : &report_text_hooks;
+}
+
+static void on_full(void *data, bool full)
+{
+  (void)full;
+  struct report *r = data;
+  if (r->conf.on_full) r->conf.on_full(r->conf.data, report_is_full(r));
+}
+
+static void on_out_broken(void *data, int sys_errno)
+{
+  struct report *r = data;
+  if (r->conf.on_broken) r->conf.on_broken(r->conf.data, sys_errno);
+}
+
+struct report *report_new(const struct report_conf *conf)
+{
+  struct report *r = xcalloc(1, sizeof *r);
+  r->conf = *conf;
+  r->many = conf->names_n > 1;
+  r->scripts = xcalloc(conf->names_n ? conf->names_n : 1, sizeof *r->scripts);
+  for (size_t i = 0; i < conf->names_n; i++) {
+    r->scripts[i].name = conf->names[i];
+    r->scripts[i].shown_percent = -1;
+  }
+  r->start_ms = clock_mono_ms();
+  r->status_script = HOST_NO_SCRIPT;
+  r->redraw = (struct timer){.cb = report_draw_status, .data = r};
+  r->out = out_new(&(struct out_conf){conf->loop, conf->out_fd, on_full, on_out_broken, r});
+  /* Nobody reading stderr is no reason to end a run. */
+  r->err = out_new(&(struct out_conf){conf->loop, conf->err_fd, on_full, NULL, r});
+  return r;
+}
+
+bool report_is_full(const struct report *r)
+{
+  return out_is_full(r->out) || out_is_full(r->err);
+}
+
+static void on_out_closed(void *data)
+{
+  struct report *r = data;
+  if (--r->open_outs > 0) return;
+  for (size_t i = 0; i < r->conf.names_n; i++) {
+    buf_free(&r->scripts[i].partial);
+    free(r->scripts[i].text);
+  }
+  free(r->scripts);
+  out_free(r->out);
+  out_free(r->err);
+  void (*done)(void *) = r->on_closed;
+  void *done_data = r->closed_data;
+  free(r);
+  done(done_data);
+}
+
+void report_close(struct report *r, void (*done)(void *data), void *data)
+{
+  report_hide_status(r);
+  timer_stop(r->conf.loop, &r->redraw);
+  r->on_closed = done;
+  r->closed_data = data;
+  r->open_outs = 2;
+  out_close(r->out, on_out_closed, r);
+  out_close(r->err, on_out_closed, r);
+}
+
+void report_abandon(struct report *r)
+{
+  out_abandon(r->out);
+  out_abandon(r->err);
+}
+
+void report_split(struct report_script *s, const char *text, size_t len,
+                  void (*emit)(void *, const char *, size_t), void *ctx)
+{
+  while (len > 0) {
+    const char *nl = memchr(text, '\n', len);
+    size_t n = nl ? (size_t)(nl - text) + 1 : len;
+    if (nl && s->partial.len == 0) {
+      emit(ctx, text, n);
+    } else {
+      buf_append(&s->partial, text, n);
+      if (nl || s->partial.len >= REPORT_LINE_MAX) report_split_end(s, emit, ctx);
+    }
+    text += n;
+    len -= n;
+  }
+}
+
+void report_split_end(struct report_script *s, void (*emit)(void *, const char *, size_t),
+                      void *ctx)
+{
+  if (s->partial.len == 0) return;
+  emit(ctx, s->partial.data, s->partial.len);
+  buf_free(&s->partial);
+}
+
+/* Each line of text with two blanks in front; "\n" at the end of the last. */
+static void append_indented(struct buf *b, const char *text)
+{
+  while (*text) {
+    size_t n = strcspn(text, "\n");
+    buf_printf(b, "  %.*s\n", (int)n, text);
+    text += n + (text[n] == '\n');
+  }
+}
+
+void report_failure(struct report *r, const char *name, const struct err *err,
+                    const char *traceback)
+{
+  struct buf b = {0};
+  buf_puts(&b, "regolith: ");
+  if (name) buf_printf(&b, "%s: ", name);
+  buf_printf(&b, "%s\n", err->msg);
+  if (traceback) append_indented(&b, traceback);
+  if (err->hint[0]) buf_printf(&b, "  hint: %s\n", err->hint);
+  report_hide_status(r);
+  out_append(r->err, b.data, b.len);
+  buf_free(&b);
+}
+
+void report_err(struct report *r, const struct err *err)
+{
+  report_failure(r, NULL, err, NULL);
+}
+
+void report_run_end(struct report *r, int exit_status)
+{
+  if (r->conf.json) report_json_run_end(r, exit_status);
+}
+
+static const char *base_name(const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  return slash && slash[1] ? slash + 1 : path;
+}
+
+/* How many of names[0..n) equal name. */
+static size_t count_equal(char *const *names, size_t n, const char *name)
+{
+  size_t equal = 0;
+  for (size_t i = 0; i < n; i++) equal += strcmp(names[i], name) == 0;
+  return equal;
+}
+
+void report_names(const char *const *paths, size_t n, char **ret_names)
+{
+  char **base = xcalloc(n ? n : 1, sizeof *base), **full = xcalloc(n ? n : 1, sizeof *full);
+  for (size_t i = 0; i < n; i++) base[i] = xstrdup(base_name(paths[i]));
+  for (size_t i = 0; i < n; i++)
+    full[i] = xstrdup(count_equal(base, n, base[i]) > 1 ? paths[i] : base[i]);
+  for (size_t i = 0; i < n; i++) {
+    size_t before = count_equal(full, i, full[i]);
+    struct buf name = {0};
+    buf_puts(&name, full[i]);
+    if (before > 0) buf_printf(&name, "#%zu", before + 1);
+    ret_names[i] = buf_take(&name, NULL);
+  }
+  for (size_t i = 0; i < n; i++) {
+    free(base[i]);
+    free(full[i]);
+  }
+  free(base);
+  free(full);
+}
+
+static void fwd_start(void *data, size_t script)
+{
+  format(data)->on_start(data, script);
+}
+
+static void fwd_output(void *data, size_t script, const char *text, size_t len)
+{
+  format(data)->on_output(data, script, text, len);
+}
+
+static void fwd_log(void *data, size_t script, enum log_level level, const char *text, size_t len)
+{
+  const struct report *r = data;
+  enum log_level least = r->conf.quiet ? LOG_ERROR : r->conf.verbose ? LOG_DEBUG : LOG_INFO;
+  if (r->conf.json || level >= least) format(r)->on_log(data, script, level, text, len);
+}
+
+static void fwd_progress(void *data, size_t script, double done, double total, const char *text)
+{
+  format(data)->on_progress(data, script, done, total, text);
+}
+
+static void fwd_task(void *data, size_t script, uint64_t task, uint64_t parent, const char *name,
+                     const char *outcome)
+{
+  format(data)->on_task(data, script, task, parent, name, outcome);
+}
+
+static void fwd_sandbox(void *data, size_t script, const struct val *fields)
+{
+  format(data)->on_sandbox(data, script, fields);
+}
+
+static void fwd_end(void *data, size_t script, const struct host_result *result)
+{
+  struct report *r = data;
+  r->ended_n++;
+  format(r)->on_end(data, script, result);
+  if (result->end != SCRIPT_OK)
+    report_failure(r, r->scripts[script].name, &result->err, result->traceback);
+}
+
+void report_interrupt(struct report *r, int times)
+{
+  if (r->conf.quiet || times > 2) return;
+  struct err err;
+  err_set(&err, ERR_CANCELLED, 0, "%s",
+          times == 1 ? "interrupted: the scripts clean up, then their sandboxes end"
+                     : "interrupted again: the sandboxes end without the scripts' own cleanup");
+  if (times == 1) err_hint(&err, "interrupt again to skip the scripts' own cleanup");
+  report_err(r, &err);
+}
+
+void report_log(struct report *r, enum log_level level, const char *text)
+{
+  struct buf b = {0};
+  buf_printf(&b, "regolith: %s: %s\n", log_level_name(level), text);
+  report_hide_status(r);
+  out_append(r->err, b.data, b.len);
+  buf_free(&b);
+}
+
+const struct host_hooks report_hooks = {
+    .on_start = fwd_start,
+    .on_output = fwd_output,
+    .on_log = fwd_log,
+    .on_progress = fwd_progress,
+    .on_task = fwd_task,
+    .on_sandbox = fwd_sandbox,
+    .on_end = fwd_end,
+};
