@@ -5,7 +5,7 @@
 #   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
 #   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
 #   make deps     install Debian packages that are missing
-#   make install PREFIX=~/.local [DESTDIR=]           make clean
+#   make install PREFIX=~/.local [DESTDIR=]           make uninstall, make clean
 #
 # LUA=lua5.4 names the pkg-config module of the Lua to build with (5.4.8 or later closes known faults).
 # FLAVOUR=release|debug|asan|tsan says how to build; each has a folder of its own.
@@ -52,7 +52,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev 
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps bubblewrap
 
-.PHONY: all run test lint bench asan tsan install deps deps-test clean format compile-commands
+.PHONY: all run test lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
 
 # One line a step; V=1 shows the commands.
@@ -152,6 +152,25 @@ deps:
 	@sh tools/deps.sh $(PACKAGES_BUILD)
 deps-test:
 	@sh tools/deps.sh $(PACKAGES_TEST)
+
+# Everything below one PREFIX; DESTDIR is for packagers. Scripts' language servers find the types below share/regolith.
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
+SHAREDIR = $(DESTDIR)$(PREFIX)/share
+install: all
+	install -D -m 755 $(BUILD)/regolith $(BINDIR)/regolith
+	install -D -m 644 docs/regolith.1 $(SHAREDIR)/man/man1/regolith.1
+	install -D -m 644 completions/regolith.bash $(SHAREDIR)/bash-completion/completions/regolith
+	install -D -m 644 completions/_regolith $(SHAREDIR)/zsh/site-functions/_regolith
+	install -D -m 644 completions/regolith.fish $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
+	install -d $(SHAREDIR)/regolith/types
+	install -m 644 lua/types/*.d.lua $(SHAREDIR)/regolith/types/
+
+uninstall:
+	rm -f $(BINDIR)/regolith $(SHAREDIR)/man/man1/regolith.1
+	rm -f $(SHAREDIR)/bash-completion/completions/regolith $(SHAREDIR)/zsh/site-functions/_regolith
+	rm -f $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
+	rm -rf $(SHAREDIR)/regolith/types
+	-rmdir $(SHAREDIR)/regolith 2>/dev/null
 
 clean:
 	rm -rf build

@@ -1,0 +1,38 @@
+# bash completion for regolith. Commands and options are asked of the program, so they are those of the one installed.
+_regolith()
+{
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} cmd=${COMP_WORDS[1]} word
+  local program=${COMP_WORDS[0]}
+  COMPREPLY=()
+  if ((COMP_CWORD == 1)); then
+    mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
+      sed -n '/^commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p') --help --version" -- "$cur")
+    return
+  fi
+  for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+    if [[ $word == -- ]]; then
+      # What follows is the script's or the command's own.
+      mapfile -t COMPREPLY < <(compgen -o default -- "$cur")
+      return
+    fi
+  done
+  case $prev in
+    --image | -i) mapfile -t COMPREPLY < <(compgen -W "host dir:" -- "$cur"); return ;;
+    --engine) mapfile -t COMPREPLY < <(compgen -W "local" -- "$cur"); return ;;
+    --network) mapfile -t COMPREPLY < <(compgen -W "none open" -- "$cur"); return ;;
+    --env | -e) mapfile -t COMPREPLY < <(compgen -v -- "$cur"); return ;;
+    --allow-read | --allow-write) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+  esac
+  if [[ $cur == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$("$program" help "$cmd" 2>/dev/null |
+      sed -n 's/^  \(-[a-zA-Z], \|    \)\(--[a-z][a-z-]*\).*/\2/p')" -- "$cur")
+    return
+  fi
+  case $cmd in
+    run | check) mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$cur"; compgen -d -- "$cur") ;;
+    exec) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
+    help) mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
+      sed -n '/^commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p')" -- "$cur") ;;
+  esac
+}
+complete -o filenames -F _regolith regolith
