@@ -329,6 +329,7 @@ struct call {
 };
 
 static size_t calls_open;
+static unsigned fake_caps; /* of the engine of the next set_up */
 
 static void on_chunk(struct op *op, enum op_stream stream, const void *data, size_t len)
 {
@@ -477,7 +478,7 @@ static void set_up(const struct supervisor_conf *more)
 {
   fake = (struct fake){.base = {.ops = &fake_ops, .name = "local"}, .create_ms = 1, .kill_ms = 1};
   list_init(&fake.boxes);
-  fake_ops.caps = 0;
+  fake_ops.caps = fake_caps;
   calls_open = 0;
   seed = 1;
   loop_new(&loop, NULL);
@@ -1039,6 +1040,80 @@ static void ended_ids_are_kept_for_a_while(void)
   tear_down();
 }
 
+static void entrypoints(void)
+{
+  set_up(NULL);
+  struct call c = {0}, x = {0};
+  /* It is no activity, no counted command, and ends the sandbox when it ends. */
+  create("{\"entrypoint\":[\"exit\",\"4\",\"60\"]}");
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_INT(val_get_int(&c.result, "commands_executed", -1), 0);
+  CHECK(val_get(val_get(&c.result, "config"), "entrypoint") != NULL);
+  submit(&x, "sandbox.exec", "{\"sandbox_id\":\"%s\",\"command\":[\"hang\"]}", id);
+  finish(&x);
+  CHECK_STR(reason(&x), "terminated");
+  run_ms(20);
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(val_get_str(&c.result, "state", ""), "finished");
+  CHECK_STR(val_get_str(&c.result, "status", ""), "terminated");
+  CHECK_INT(val_get_int(&c.result, "returncode", -1), 4);
+  CHECK(call(&c, "sandbox.list", "{\"state\":\"finished\"}"));
+  CHECK_INT(c.result.list.n, 1);
+
+  create("{\"entrypoint\":[\"hang\"],\"idle_timeout\":1}");
+  run_ms(1100);
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(reason(&c), "sandbox_timeout");
+
+  fake.refuse_exec = true;
+  CHECK(!call(&c, "sandbox.create", "{\"entrypoint\":[\"hang\"]}"));
+  CHECK_STR(code(&c), "exec_failed");
+  fake.refuse_exec = false;
+  create("{\"entrypoint\":[\"badcwd\"]}");
+  run_ms(20);
+  CHECK(!call(&c, "sandbox.exec", "{\"sandbox_id\":\"%s\",\"command\":\"x\"}", id));
+  CHECK_STR(code(&c), "sandbox_terminated");
+  CHECK(strstr(c.err.msg, "entrypoint could not be started") != NULL);
+  call_clear(&c);
+  call_clear(&x);
+  tear_down();
+}
+
+static void detached_sandboxes_live_on(void)
+{
+  fake_caps = ENGINE_CAP_OUTLIVES_HOST | ENGINE_CAP_ENTRYPOINT;
+  set_up(NULL);
+  struct call c = {0}, x = {0};
+  create("{\"entrypoint\":[\"hang\"]}");
+  CHECK_INT(fake.execs_n, 0); /* this engine runs entrypoints itself */
+  uint64_t other = supervisor_owner_new(sup, &(struct owner_conf){.name = "other"});
+  submit_as(&x, other, "sandbox.create", "{}");
+  finish(&x);
+  CHECK(call(&c, "sandbox.detach", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK(!call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id)); /* no longer its own */
+  int ended = 0;
+  supervisor_owner_end(sup, owner, count_done, &ended);
+  run_ms(5);
+  CHECK_INT(ended, 1);
+  CHECK_INT(fake.boxes_n, 2);
+  char json[128];
+  snprintf(json, sizeof json, "{\"sandbox_id\":\"%s\",\"command\":[\"hang\"]}", id);
+  submit_as(&x, 0, "sandbox.exec", json);
+  struct err e = {0};
+  supervisor_shutdown(sup, 5000, on_closed, &e);
+  loop_run(loop);
+  CHECK_INT(e.kind, ERR_NONE);
+  CHECK_STR(reason(&x), "terminated");
+  CHECK_INT(fake.boxes_n, 1); /* the other's was ended, this one was not */
+  supervisor_free(sup);
+  free(list_entry(fake.boxes.next, struct fbox, node));
+  ops_free(ops);
+  loop_free(loop);
+  call_clear(&c);
+  call_clear(&x);
+  fake_caps = 0;
+}
+
 static struct buf events;
 
 static void on_event(void *data, uint64_t who, const struct val *v)
@@ -1191,6 +1266,8 @@ const struct test_case test_cases[] = {
     {"shutdown_gives_up", shutdown_gives_up},
     {"lists_and_extends", lists_and_extends},
     {"ended_ids_are_kept_for_a_while", ended_ids_are_kept_for_a_while},
+    {"entrypoints", entrypoints},
+    {"detached_sandboxes_live_on", detached_sandboxes_live_on},
     {"events_come_in_order", events_come_in_order},
     {"random_schedules", random_schedules},
     {0}};

@@ -26,6 +26,8 @@ enum engine_caps {
   ENGINE_CAP_SNAPSHOT = 1 << 3,
   ENGINE_CAP_VOLUMES = 1 << 4,
   ENGINE_CAP_PORTS = 1 << 5,
+  ENGINE_CAP_ENTRYPOINT =
+      1 << 6, /* runs args->entrypoint itself; else the supervisor does, by exec */
 };
 
 struct engine_ops;
@@ -120,7 +122,8 @@ struct engine_ops {
   void (*exec_input)(struct engine *e, struct exec_op *op, const void *data, size_t len);
   /* Stops and resumes reading the command's output, so that a slow consumer slows the command. */
   void (*exec_flow)(struct engine *e, struct exec_op *op, bool paused);
-  /* Ends every box, then calls done. */
+  /* Ends every box, then calls done. With ENGINE_CAP_OUTLIVES_HOST the boxes that are left by then
+   * are detached ones: they stay, and nothing of theirs is called back any more. */
   void (*close)(struct engine *e, void (*done)(void *data), void *data);
 };
 

@@ -100,6 +100,23 @@ static void emit_done(const struct exec *x, const struct outcome *o)
   supervisor_emit(sup, x->sb->owner->id, &v);
 }
 
+/* The sandbox ends with its entrypoint, unless it is ending anyway. */
+static void entrypoint_ended(struct exec *x)
+{
+  struct sandbox *sb = x->sb;
+  sb->entry = NULL;
+  sb->exit_code = x->run.ret_code + (x->run.ret_end == EXEC_END_SIGNAL ? 128 : 0);
+  if (sb->state != SANDBOX_STARTED || sb->left) return;
+  if (x->failed) {
+    sb->end_err = x->done_err;
+    sandbox_end(sb, END_FAILED);
+  } else if (x->run.ret_end == EXEC_END_OOM) {
+    sandbox_end(sb, END_OOM);
+  } else {
+    sandbox_end(sb, x->run.ret_end == EXEC_END_LOST ? END_LOST : END_FINISHED);
+  }
+}
+
 static void answer(struct exec *x)
 {
   struct op *op = x->op;
@@ -125,7 +142,9 @@ static void finish(struct exec *x)
   sb->execs_n--;
   sb->sup->execs_n--;
   supervisor_bury(sb->sup, &x->dying);
+  if (sb->entry == x) entrypoint_ended(x);
   sandbox_touch(sb);
+  if (sb->left && sb->execs_n == 0) sandbox_leave(sb);
   if (sb->state == SANDBOX_DRAINING && sb->execs_n == 0) sandbox_event(sb, SANDBOX_EV_DRAINED);
 }
 
@@ -242,7 +261,7 @@ int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args
   struct supervisor *sup = sb->sup;
   struct engine *e = sb->engine->engine;
   struct exec *x = xcalloc(1, sizeof *x);
-  *x = (struct exec){.sb = sb, .op = op, .args = *args, .number = sb->commands + 1};
+  *x = (struct exec){.sb = sb, .op = op, .args = *args, .number = op ? sb->commands + 1 : 0};
   *args = (struct exec_args){0};
   x->dying.free = exec_free;
   list_init(&x->node);
@@ -261,7 +280,10 @@ int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args
     exec_free(&x->dying);
     return rc;
   }
-  if (op) op->handler_data = x;
+  if (op)
+    op->handler_data = x;
+  else
+    sb->entry = x;
   list_append(&sb->execs, &x->node);
   sb->execs_n++;
   sup->execs_n++;

@@ -145,6 +145,9 @@ static int exec_op_start(struct op *op, void *ctx, struct err *err)
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(sup, op->owner, args.sandbox_id, err);
   rc = sb ? check_alive(sb, err) : -ENOENT;
+  if (rc == 0 && sb->execs_n >= SANDBOX_EXECS_MAX)
+    rc = err_set(err, ERR_CAPACITY, 0, "sandbox %s runs %d commands already, the most at once",
+                 sb->id, SANDBOX_EXECS_MAX);
   if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
     rc = lacks(sb->engine, "stdin_stream", "input to a running command", err);
   if (rc == 0) rc = sandbox_exec_start(sb, op, &args, err);
@@ -267,7 +270,7 @@ static int detach_start(struct op *op, void *ctx, struct err *err)
     err_hint(err, "sandboxes of a running `regolith serve` outlive the scripts that use it");
     return rc;
   }
-  sandbox_move(sb, owner_find(sup, 0));
+  sandbox_detach(sb, owner_find(sup, 0));
   op->result = sandbox_view(sb);
   op_finish(op, NULL);
   return 0;

@@ -27,7 +27,8 @@ static const struct end_info {
   const char *sentence;        /* "sandbox sb_x …" */
 } end_infos[END_KINDS] = {
     [END_NONE] = {NULL, REASON_UNKNOWN, ERR_INTERNAL, "is alive"},
-    [END_FAILED] = {"unknown", REASON_UNKNOWN, ERR_INTERNAL, "could not be created"},
+    [END_FAILED] = {"unknown", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
+                    "has ended: its entrypoint could not be started"},
     [END_CANCELLED] = {"cancelled", REASON_CANCELLED, ERR_CANCELLED, "was cancelled"},
     [END_TERMINATED] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED, "was terminated"},
     [END_LIFE] = {"sandbox_timeout", REASON_SANDBOX_TIMEOUT, ERR_SANDBOX_TIMEOUT,
@@ -158,8 +159,8 @@ static void on_idle(struct timer *t)
 
 void sandbox_touch(struct sandbox *sb)
 {
-  if (sb->state != SANDBOX_STARTED || sb->args.idle_timeout_s == 0) return;
-  if (sb->execs_n > 0)
+  if (sb->state != SANDBOX_STARTED || sb->left || sb->args.idle_timeout_s == 0) return;
+  if (sb->execs_n > (sb->entry ? 1 : 0)) /* the entrypoint is no activity */
     timer_stop(sb->sup->loop, &sb->idle);
   else
     timer_start(sb->sup->loop, &sb->idle, sb->args.idle_timeout_s * 1000ull);
@@ -188,6 +189,16 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
 
 /* ---- actions ---- */
 
+static int start_entrypoint(struct sandbox *sb)
+{
+  if (sb->args.entrypoint.n == 0 || (sb->engine->caps & ENGINE_CAP_ENTRYPOINT)) return 0;
+  struct exec_args args = {.sandbox_id = xstrdup(sb->id)};
+  for (size_t i = 0; i < sb->args.entrypoint.n; i++) strv_add(&args.argv, sb->args.entrypoint.v[i]);
+  int rc = sandbox_exec_start(sb, NULL, &args, &sb->end_err);
+  exec_args_free(&args);
+  return rc;
+}
+
 static void do_start(struct sandbox *sb)
 {
   struct supervisor *sup = sb->sup;
@@ -195,7 +206,12 @@ static void do_start(struct sandbox *sb)
   sb->created_s = clock_wall_s();
   if (sb->engine->priced) sb->cost_microusd = price_reservation(&sb->args);
   timer_start(sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
+  if (start_entrypoint(sb) < 0) {
+    sandbox_end(sb, END_FAILED);
+    return;
+  }
   sandbox_touch(sb);
+  sb->announced = true;
   sup->created++;
   emit_created(sb);
   if (!sb->op) return;
@@ -325,13 +341,30 @@ static void sandbox_free(struct dying *d)
   free(sb);
 }
 
-void sandbox_move(struct sandbox *sb, struct owner *to)
+void sandbox_detach(struct sandbox *sb, struct owner *to)
 {
+  sb->detached = true;
   list_remove(&sb->by_owner);
   sb->owner->live_n--;
   sb->owner = to;
   list_append(&to->live, &sb->by_owner);
   to->live_n++;
+}
+
+/* It lives on without us: its commands are ended, so that their ops are answered, then it is
+ * neither counted nor watched any more. The record stays until the engine is closed. */
+void sandbox_leave(struct sandbox *sb)
+{
+  sb->left = true;
+  do_stop(sb);
+  if (sb->execs_n > 0) {
+    LIST_FOREACH_SAFE (it, &sb->execs)
+      sandbox_exec_kill(list_entry(it, struct exec, node), REASON_TERMINATED);
+    return;
+  }
+  sb->sup->live_n--;
+  sb->owner->live_n--;
+  supervisor_check_closed(sb->sup);
 }
 
 void sandbox_forget(struct sandbox *sb)
@@ -368,8 +401,7 @@ static void do_bury(struct sandbox *sb)
 {
   struct supervisor *sup = sb->sup;
   struct owner *o = sb->owner;
-  bool started = sb->started_ms != 0;
-  if (started) {
+  if (sb->announced) {
     sup->ended++;
     emit_ended(sb);
   }
@@ -377,7 +409,7 @@ static void do_bury(struct sandbox *sb)
   sup->live_n--;
   o->live_n--;
   list_remove(&sb->by_owner);
-  if (started && !o->ending)
+  if (sb->announced && !o->ending)
     retain(sb);
   else
     sandbox_forget(sb);
@@ -426,6 +458,7 @@ static void on_box_end(void *data, enum box_end why)
   static const enum sandbox_end ends[] = {
       [BOX_END_OOM] = END_OOM, [BOX_END_LOST] = END_LOST, [BOX_END_ENTRYPOINT] = END_FINISHED};
   struct sandbox *sb = data;
+  if (sb->left) return;
   if (sb->end == END_NONE) sb->end = ends[why];
   sandbox_event(sb, SANDBOX_EV_BOX_END);
 }

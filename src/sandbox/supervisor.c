@@ -145,13 +145,18 @@ uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *c
   return owner_new(sup, sup->next_owner++, conf)->id;
 }
 
-/* Ending one sandbox may bury others of the list, never itself twice: each pass looks anew. */
+/* Ending one may change the list: a copy is walked. Records outlive the walk, burial or not. */
 static void end_all_of(struct owner *o, enum sandbox_end why)
 {
   size_t n = 0;
   struct sandbox **all = xcalloc(o->live_n, sizeof(struct sandbox *));
   LIST_FOREACH (it, &o->live) all[n++] = list_entry(it, struct sandbox, by_owner);
-  for (size_t i = 0; i < n; i++) sandbox_end(all[i], why);
+  for (size_t i = 0; i < n; i++) {
+    if (why == END_SHUTDOWN && all[i]->detached && all[i]->state == SANDBOX_STARTED)
+      sandbox_leave(all[i]);
+    else
+      sandbox_end(all[i], why);
+  }
   free(all);
 }
 
@@ -329,7 +334,10 @@ void supervisor_free(struct supervisor *sup)
   for (size_t b = 0; b < sup->owners.size; b++) {
     while (!list_empty(&sup->owners.buckets[b])) {
       struct index_node *node = list_entry(sup->owners.buckets[b].next, struct index_node, node);
-      owner_free(list_entry(node, struct owner, by_id));
+      struct owner *o = list_entry(node, struct owner, by_id);
+      while (!list_empty(&o->live)) /* those that live on without us */
+        sandbox_forget(list_entry(o->live.next, struct sandbox, by_owner));
+      owner_free(o);
     }
   }
   loop_defer_cancel(sup->loop, &sup->reap);

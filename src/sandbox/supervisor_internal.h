@@ -25,6 +25,7 @@ struct op;
 #define SANDBOX_KILL_WAIT_MS 100 /* doubled with each try */
 #define SANDBOX_RETAIN_MAX   10000
 #define SANDBOX_DAY_S        86400u
+#define SANDBOX_EXECS_MAX    4096 /* at once in one sandbox */
 
 /* Why a sandbox ended; the first to ask decides. */
 enum sandbox_end {
@@ -92,6 +93,10 @@ struct sandbox {
   struct timer idle;
   struct list execs; /* exec.node */
   size_t execs_n;
+  struct exec *entry;    /* the entrypoint while it runs, one of execs */
+  bool announced;        /* its creation was answered and told */
+  bool detached;         /* outlives its owner and this process */
+  bool left;             /* the shutdown let go of it */
   uint64_t commands;     /* accepted so far */
   int64_t created_s;     /* wall clock: accepted, then started */
   uint64_t started_ms;   /* monotonic, 0 = never */
@@ -184,14 +189,15 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err);
 int sandbox_ended_err(const struct sandbox *sb, struct err *err);
 enum outcome_reason sandbox_outcome(const struct sandbox *sb);
 struct val sandbox_view(const struct sandbox *sb);
-void sandbox_move(struct sandbox *sb, struct owner *to); /* a live one */
-void sandbox_forget(struct sandbox *sb);                 /* a retained one */
+void sandbox_detach(struct sandbox *sb, struct owner *to);
+void sandbox_leave(struct sandbox *sb);  /* a detached one, at shutdown */
+void sandbox_forget(struct sandbox *sb); /* a retained one */
 void sandbox_prune(struct supervisor *sup);
 void sandbox_abandon(struct sandbox *sb, const struct err *err);
 
 /* exec.c */
 int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,
-                       struct err *err); /* moves args */
+                       struct err *err); /* moves args; op NULL: the entrypoint */
 void sandbox_exec_kill(struct exec *x, enum outcome_reason why);
 void sandbox_exec_stop(struct exec *x); /* its sandbox ends */
 void sandbox_exec_flow(struct exec *x, bool paused);

@@ -306,7 +306,6 @@ static int check_args(const struct create_args *a, struct err *err)
   if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
   if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
   if (a->volumes_n) return unsupported(err, "volumes", "volumes yet");
-  if (a->entrypoint.n) return unsupported(err, "entrypoint", "entrypoints yet");
   if (a->ready_tcp) return unsupported(err, "ready", "readiness checks yet");
   return 0;
 }
