@@ -387,12 +387,12 @@ static void test_failure_message(void)
 {
   struct rig rig;
   rig_open(&rig, (struct report_conf){.names_n = 1, .quiet = true});
-  struct host_result result = {.end = SCRIPT_ERROR, .traceback = "a.lua:3: in f\na.lua:9: in main"};
+  struct host_result result = {.end = SCRIPT_ERROR, .traceback = "a.lua:3: in f\n  a.lua:9: in main"};
   err_set(&result.err, ERR_INVALID_ARGUMENT, 0, "a.lua:3: cpu must be a number");
   err_hint(&result.err, "write cpu = 1");
   report_hooks.on_end(rig.report, 0, &result);
   loop_run(rig.loop);
-  CHECK_STR(drain(&rig, rig.err[0]), "regolith: a.lua: a.lua:3: cpu must be a number\n"
+  CHECK_STR(drain(&rig, rig.err[0]), "regolith: a.lua:3: cpu must be a number\n"
                                      "  a.lua:3: in f\n  a.lua:9: in main\n"
                                      "  hint: write cpu = 1\n");
   rig_close(&rig);

@@ -168,7 +168,7 @@ static void on_deadline(struct timer *t)
   struct host_script *s = t->data;
   struct err err;
   err_set(&err, ERR_TIMEOUT, 0, "ran out of time (%g s)", (double)s->timeout_ms / 1000);
-  err_hint(&err, "regolith run --timeout allows more");
+  err_hint(&err, "a longer --timeout, or none, gives it more");
   script_cancel(s->script, SCRIPT_TIMEOUT, &err, false);
 }
 

@@ -113,14 +113,21 @@ void report_split_end(struct report_script *s, void (*emit)(void *, const char *
   buf_free(&s->partial);
 }
 
-/* Each line of text with two blanks in front; "\n" at the end of the last. */
+/* Each line of text with two blanks in front, where it has none; "\n" at the end of the last. */
 static void append_indented(struct buf *b, const char *text)
 {
   while (*text) {
     size_t n = strcspn(text, "\n");
-    buf_printf(b, "  %.*s\n", (int)n, text);
+    buf_printf(b, "%s%.*s\n", *text == ' ' ? "" : "  ", (int)n, text);
     text += n + (text[n] == '\n');
   }
+}
+
+/* An error with a place in the script begins with the script's name. */
+static bool names_itself(const struct err *err, const char *name)
+{
+  size_t n = strlen(name);
+  return strncmp(err->msg, name, n) == 0 && err->msg[n] == ':';
 }
 
 void report_failure(struct report *r, const char *name, const struct err *err,
@@ -128,7 +135,7 @@ void report_failure(struct report *r, const char *name, const struct err *err,
 {
   struct buf b = {0};
   buf_puts(&b, "regolith: ");
-  if (name) buf_printf(&b, "%s: ", name);
+  if (name && !names_itself(err, name)) buf_printf(&b, "%s: ", name);
   buf_printf(&b, "%s\n", err->msg);
   if (traceback) append_indented(&b, traceback);
   if (err->hint[0]) buf_printf(&b, "  hint: %s\n", err->hint);
@@ -229,8 +236,8 @@ void report_interrupt(struct report *r, int times)
   if (r->conf.quiet || times > 2) return;
   struct err err;
   err_set(&err, ERR_CANCELLED, 0, "%s",
-          times == 1 ? "interrupted: the scripts clean up, then their sandboxes end"
-                     : "interrupted again: the sandboxes end without the scripts' own cleanup");
+          times == 1 ? "interrupted: cleaning up, then the sandboxes end"
+                     : "interrupted again: the sandboxes end now");
   if (times == 1) err_hint(&err, "interrupt again to skip the scripts' own cleanup");
   report_err(r, &err);
 }
