@@ -1,0 +1,473 @@
+---@meta
+
+---Isolated sandboxes: create them, run commands in them, end them. Every call blocks the calling task only.
+---```lua
+---local sandbox = require "sandbox"
+---```
+---@class sandbox
+local sandbox = {}
+
+---@class sandbox.CreateOptions
+---@field engine? string which engine makes it; default "local", under `regolith run`
+---@field image? string what is inside; default "host": this machine's programs, read-only
+---@field gpu? Gpu|Gpu[] one GPU, or several in order of preference; default none
+---@field cpu? number processors, at least 0.125; default 1
+---@field memory? Size memory in MiB, at least 128; default 1024
+---@field disk? Size space for files in MiB; default 1024
+---@field pids? integer processes and threads at once; default 512
+---@field timeout? Duration life-time in whole seconds, 1 to 86400, never clamped; default 300
+---@field idle_timeout? Duration ends it after so many seconds without a running command; 0 = never; default 0
+---@field entrypoint? string[] a command that runs as long as the sandbox; default none
+---@field ready? sandbox.Ready when the sandbox counts as ready; default at once
+---@field env? table<string, string> environment of its commands; default none
+---@field cwd? string working directory of its commands, absolute; default the image's
+---@field user? string user of its commands; default the image's
+---@field network? "none"|"open"|sandbox.NetworkRules what it may reach; default "none"
+---@field unencrypted_ports? integer[] ports to publish as they are; default none
+---@field encrypted_ports? integer[] ports to publish with TLS; default none
+---@field volumes? sandbox.Volume[] shared folders; default none
+---@field tags? table<string, string> your own marks, for sandbox.list; default none
+---@field app_id? string groups sandboxes; default "default"
+---@field name? string a name that no other living sandbox has; default none
+
+---@class sandbox.Ready
+---@field tcp integer ready once this port accepts connections
+
+---@class sandbox.NetworkRules
+---@field allow string[] names, addresses and ranges: { "*.example.org", "10.0.0.0/8:443" }
+
+---@class sandbox.Volume
+---@field source string the name of the volume
+---@field target string where it appears, an absolute path
+---@field readonly? boolean default false
+
+---@class sandbox.ExecOptions
+---@field timeout? Duration time-out of the command; past it, all that it started ends; default the sandbox's remaining life
+---@field cwd? string working directory, absolute; default the sandbox's
+---@field env? table<string, string> over the sandbox's environment; default none
+---@field user? string default the sandbox's
+---@field stdin? string what the command reads; default empty
+---@field max_output? Size kept of each stream in MiB (first and last half); default "8MiB"
+---@field on_overflow? "truncate"|"kill" past max_output: count on, or end the command; default "truncate"
+---@field on_stdout? fun(chunk: string) gets raw output as it comes; an error in it ends the command
+---@field on_stderr? fun(chunk: string) the same for standard error
+---@field check? boolean raise `command_failed` unless the command exits with 0; default false
+
+---@class sandbox.RunOptions: sandbox.ExecOptions
+---@field create? sandbox.CreateOptions what sandbox.create gets; default {}
+
+---How a command ended. Never guessed: `exit_code` is nil unless `reason` is "exited".
+---@class sandbox.Result
+---@field ok boolean exited with 0
+---@field reason "exited"|"signal"|"timeout"|"oom"|"output_limit"|"terminated"|"sandbox_timeout"|"cancelled"|"unknown"
+---@field exit_code? integer only when reason is "exited"; 127 = command not found, 126 = not executable
+---@field signal? string a name, "SIGKILL"
+---@field stdout string what was printed, raw bytes
+---@field stderr string what was printed to standard error
+---@field truncated { stdout: boolean, stderr: boolean } whether the middle was left out
+---@field stdout_bytes integer printed in all, kept or not
+---@field stderr_bytes integer printed in all, kept or not
+---@field duration_ms integer milliseconds from start to end of the command
+---@field usage { cpu_ms: integer, max_rss_mib: integer } what it used
+local Result = {}
+
+---Returns the result when the command exited with 0.
+---
+---Errors: `command_failed` otherwise, with the result in `err.result`.
+---```lua
+---print(sb:exec("date"):check().stdout)
+---```
+---@return sandbox.Result self
+function Result:check() end
+
+---@class sandbox.Status
+---@field sandbox_id string
+---@field status "pending"|"running"|"terminated"
+---@field state "created"|"scheduled"|"started"|"ready"|"finished"|"terminated"
+---@field reason? string why it ended
+---@field created_at string "YYYY-MM-DDTHH:MM:SSZ"
+---@field expires_at string when its life-time ends
+---@field commands_executed integer commands accepted so far
+---@field config table every option, with its default
+---@field tags table<string, string>
+---@field cost number US dollars
+
+---A handle of one sandbox. Its fields are the last known values; reading one never asks the engine.
+---`local sb <close> = …` ends the sandbox where the block is left.
+---@class sandbox.Sandbox
+---@field sandbox_id string "sb_" and 10 characters
+---@field app_id string
+---@field name? string
+---@field engine string
+---@field state string
+---@field created_at string "YYYY-MM-DDTHH:MM:SSZ"
+---@field expires_at string
+---@field config table every option, with its default
+---@field tags table<string, string>
+---@field cost number US dollars
+local Sandbox = {}
+
+---Creates a sandbox and waits until it runs. It belongs to the script: whatever happens to the script, the
+---sandbox ends with it; `<close>` ties it to a block.
+---
+---Errors: `invalid_argument`, `image_not_found`, `unsupported` (the engine lacks something asked for),
+---`capacity`, `engine_unavailable`, `limit`, `budget_exceeded`, `conflict` (the name is taken).
+---```lua
+---local sb <close> = sandbox.create { image = "host", memory = "512MiB", timeout = "5m" }
+---```
+---@param opts? sandbox.CreateOptions
+---@return sandbox.Sandbox sb
+function sandbox.create(opts) end
+
+---Runs a command and waits until it has ended. A list is the program and its arguments; a string runs under
+---/bin/sh -c; options stand in a second table, or as named keys beside the list. Commands of one sandbox
+---run beside each other. Failure is data, not an error: look at the result, or ask for `check`.
+---
+---Errors: `invalid_argument`, `command_failed` (with check), `sandbox_terminated`, `sandbox_timeout`,
+---`exec_failed`; and whatever a callback raises.
+---```lua
+---local r = sb:exec { "pytest", "-q", timeout = "2m" }
+---local r = sb:exec("echo hi | wc -c", { check = true })
+---```
+---@param command string|string[]|sandbox.ExecOptions
+---@param opts? sandbox.ExecOptions
+---@return sandbox.Result result
+function Sandbox:exec(command, opts) end
+
+---Asks the engine how the sandbox is, and refreshes the handle's fields. Works on an ended one, for 24 hours.
+---
+---Errors: `sandbox_not_found`.
+---```lua
+---print(sb:status().commands_executed)
+---```
+---@return sandbox.Status status
+function Sandbox:status() end
+
+---Ends the sandbox; returns once its last process is dead. One that has ended already is as good.
+---
+---Errors: `sandbox_not_found`.
+---```lua
+---sb:terminate()
+---```
+function Sandbox:terminate() end
+
+---Lets the sandbox outlive the script.
+---
+---Errors: `unsupported` where it would not (the local engine under `regolith run`).
+---```lua
+---sb:detach()
+---```
+function Sandbox:detach() end
+
+---Adds to the life-time, up to 86400 seconds from creation.
+---
+---Errors: `invalid_argument`, `sandbox_terminated`, `sandbox_timeout`.
+---```lua
+---sb:extend "10m"
+---```
+---@param seconds Duration whole seconds to add
+---@return sandbox.Status status
+function Sandbox:extend(seconds) end
+
+---Starts a command and goes on at once.
+---
+---Errors: `unsupported` on engines without it; those of `sb:exec`.
+---```lua
+---local p = sb:spawn { "tail", "-f", "/tmp/log" }
+---```
+---@param command string|string[]
+---@param opts? sandbox.ExecOptions
+---@return sandbox.Process process
+function Sandbox:spawn(command, opts) end
+
+---A command that runs.
+---@class sandbox.Process
+---@field pid integer
+local Process = {}
+
+---Waits for the end.
+---```lua
+---local r = p:wait()
+---```
+---@return sandbox.Result result
+function Process:wait() end
+
+---Sends a signal.
+---```lua
+---p:kill "SIGTERM"
+---```
+---@param signal? string|integer default "SIGKILL"
+function Process:kill(signal) end
+
+---Writes to its standard input.
+---```lua
+---p:write "hello\n"
+---```
+---@param text string
+function Process:write(text) end
+
+---Ends its standard input.
+---```lua
+---p:close_stdin()
+---```
+function Process:close_stdin() end
+
+---Iterates over the lines that it prints.
+---```lua
+---for line in p:lines() do print(line) end
+---```
+---@return fun(): string? next_line
+function Process:lines() end
+
+---Reads a file of the sandbox.
+---
+---Errors: `not_found`, `unsupported` on engines without it.
+---```lua
+---local text = sb:read "/tmp/result"
+---```
+---@param path string
+---@return string data
+function Sandbox:read(path) end
+
+---Writes a file in the sandbox.
+---
+---Errors: `not_found`, `unsupported` on engines without it.
+---```lua
+---sb:write("/tmp/run.sh", "echo hi\n", { mode = 493 })
+---```
+---@param path string
+---@param data string
+---@param opts? { mode: integer? }
+function Sandbox:write(path, data, opts) end
+
+---The names in a folder of the sandbox.
+---
+---Errors: `not_found`, `unsupported` on engines without it.
+---```lua
+---for _, entry in ipairs(sb:list "/tmp") do print(entry.name) end
+---```
+---@param path string
+---@return table[] entries
+function Sandbox:list(path) end
+
+---What a path of the sandbox is.
+---
+---Errors: `not_found`, `unsupported` on engines without it.
+---```lua
+---print(sb:stat("/tmp").mode)
+---```
+---@param path string
+---@return table stat
+function Sandbox:stat(path) end
+
+---Makes a folder in the sandbox.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---sb:mkdir "/tmp/out"
+---```
+---@param path string
+function Sandbox:mkdir(path) end
+
+---Removes a file or folder of the sandbox.
+---
+---Errors: `not_found`, `unsupported` on engines without it.
+---```lua
+---sb:remove "/tmp/out"
+---```
+---@param path string
+function Sandbox:remove(path) end
+
+---Copies from a granted folder of this machine into the sandbox.
+---
+---Errors: `not_found`, `denied`, `unsupported` on engines without it.
+---```lua
+---sb:upload("src", "/srv/src")
+---```
+---@param source string
+---@param target string
+function Sandbox:upload(source, target) end
+
+---Copies from the sandbox to a granted folder of this machine.
+---
+---Errors: `not_found`, `denied`, `unsupported` on engines without it.
+---```lua
+---sb:download("/srv/out", "out")
+---```
+---@param source string
+---@param target string
+function Sandbox:download(source, target) end
+
+---Waits until the sandbox is ready, as `ready` says.
+---
+---Errors: `timeout`, `unsupported` on engines without it.
+---```lua
+---sb:wait_ready "10s"
+---```
+---@param timeout? Duration
+function Sandbox:wait_ready(timeout) end
+
+---The address under which a port of the sandbox can be reached.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---print(sb:url(8000))
+---```
+---@param port integer
+---@return string url
+function Sandbox:url(port) end
+
+---What differs from the image.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---for _, change in ipairs(sb:diff()) do print(change.path) end
+---```
+---@return table[] changes
+function Sandbox:diff() end
+
+---Keeps the sandbox's files and processes as a snapshot.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---sb:snapshot { name = "ready" }
+---```
+---@param opts? { name: string? }
+---@return table snapshot
+function Sandbox:snapshot(opts) end
+
+---Keeps the sandbox's files as an image.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---sb:commit { name = "with-tools" }
+---```
+---@param opts? { name: string? }
+---@return table image
+function Sandbox:commit(opts) end
+
+---Makes n copies of the running sandbox.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---local copies = sb:fork(3)
+---```
+---@param n? integer default 1
+---@return sandbox.Sandbox[] copies
+function Sandbox:fork(n) end
+
+---A handle for one of this script's sandboxes by its id.
+---
+---Errors: `sandbox_not_found`.
+---```lua
+---local sb = sandbox.get "sb_0123456789"
+---```
+---@param id string
+---@param opts? { engine: string? }
+---@return sandbox.Sandbox sb
+function sandbox.get(id, opts) end
+
+---@class sandbox.ListFilter
+---@field tags? table<string, string> all of these
+---@field app_id? string
+---@field name? string
+---@field engine? string
+---@field state? string "running", "terminated", …; default all that are alive
+
+---Handles of this script's sandboxes: all that are alive, or those that match.
+---```lua
+---for _, sb in ipairs(sandbox.list { tags = { run = "42" } }) do sb:terminate() end
+---```
+---@param filter? sandbox.ListFilter
+---@return sandbox.Sandbox[] list
+function sandbox.list(filter) end
+
+---As `sb:exec`, by id.
+---```lua
+---sandbox.exec(id, { "true" })
+---```
+---@param id string
+---@param command string|string[]|sandbox.ExecOptions
+---@param opts? sandbox.ExecOptions
+---@return sandbox.Result result
+function sandbox.exec(id, command, opts) end
+
+---As `sb:status`, by id.
+---```lua
+---print(sandbox.status(id).status)
+---```
+---@param id string
+---@return sandbox.Status status
+function sandbox.status(id) end
+
+---As `sb:terminate`, by id.
+---```lua
+---sandbox.terminate(id)
+---```
+---@param id string
+function sandbox.terminate(id) end
+
+---Creates a sandbox, runs one command in it and ends it.
+---
+---Errors: those of sandbox.create and `sb:exec`.
+---```lua
+---local r = sandbox.run("uname -s", { create = { memory = 256 }, timeout = 60 })
+---```
+---@param command string|string[]|sandbox.RunOptions
+---@param opts? sandbox.RunOptions
+---@return sandbox.Result result
+function sandbox.run(command, opts) end
+
+---@class sandbox.PriceOptions
+---@field engine? string default the default engine
+---@field gpu? Gpu|Gpu[]
+---@field timeout? Duration default 300
+
+---What a create with these options would cost: US dollars. The local engine costs 0 unless configured.
+---```lua
+---print(sandbox.price { gpu = "T4", timeout = "90m" })
+---```
+---@param opts? sandbox.PriceOptions
+---@return number usd
+function sandbox.price(opts) end
+
+---The GPU tiers: name, envelope, prices, and which engines have it.
+---```lua
+---for _, tier in ipairs(sandbox.gpus()) do print(tier.gpu, tier.usd_per_hour) end
+---```
+---@return { gpu: string, cpu: integer, memory: integer, usd_burst: number, usd_per_hour: number, engines: string[] }[] tiers
+function sandbox.gpus() end
+
+---The engines that this program has.
+---```lua
+---for _, engine in ipairs(sandbox.engines()) do print(engine.name) end
+---```
+---@return { name: string, type: string, default: boolean, priced: boolean, features: string[] }[] engines
+function sandbox.engines() end
+
+---@class sandbox.PoolOptions
+---@field size? integer how many are kept ready
+---@field create? sandbox.CreateOptions
+
+---Sandboxes made beforehand, for scripts that need many short ones.
+---
+---Errors: `unsupported` on engines without it.
+---```lua
+---local r = sandbox.pool({ size = 4 }):use(function(sb) return sb:exec "true" end)
+---```
+---@param opts sandbox.PoolOptions
+---@return table pool
+function sandbox.pool(opts) end
+
+---Calls fn at each event of this script's sandboxes: `before_create(opts)`, which may change the options or
+---raise to refuse; `created(sb)`; `exec_done(sb, result)`; `terminated(info)`. Returns a function that takes
+---the hook back.
+---```lua
+---sandbox.on("exec_done", function(sb, r) log.info(r.reason) end)
+---```
+---@param event "before_create"|"created"|"exec_done"|"terminated"
+---@param fn function
+---@return fun() off
+function sandbox.on(event, fn) end
+
+return sandbox
