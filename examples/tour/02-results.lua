@@ -18,7 +18,8 @@ print("it complained: " .. tostring(#r.stderr > 0))
 
 -- Not every end is an exit: a command can be ended by a signal. Then there is no exit code.
 r = sb:exec "kill -KILL $$"
-print("reason: " .. r.reason .. ", signal: " .. r.signal .. ", exit code: " .. tostring(r.exit_code))
+print("reason: " .. r.reason .. ", signal: " .. r.signal)
+print("exit code: " .. tostring(r.exit_code))
 
 -- Where a failure should stop the script, ask for that: check raises an error.
 r = sb:exec("echo fine", { check = true })

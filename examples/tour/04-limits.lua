@@ -1,7 +1,7 @@
 -- Lesson 4: limits.
 --
--- Every sandbox has limits: processors, memory, disk, number of processes and life-time. What you do
--- not say has a default, and config shows what counts.
+-- Every sandbox has limits: processors, memory, disk, number of processes and life-time. What you
+-- do not say has a default, and config shows what counts.
 local sandbox = require "sandbox"
 
 local sb <close> = sandbox.create {

@@ -1,8 +1,8 @@
 -- The module `sandbox`: handles and results over the ops of the supervisor.
 --
--- Arguments are checked where the ops are answered, so that a script and an HTTP client get the same
--- messages; here only what never leaves the script is looked at (callbacks, check, the forms of a
--- command). A handle's fields are the last known values; only calls ask the engine.
+-- Arguments are checked where the ops are answered, so that a script and an HTTP client get the
+-- same messages; here only what never leaves the script is looked at (callbacks, check, the forms
+-- of a command). A handle's fields are the last known values; only calls ask the engine.
 
 local core = require "regolith.core"
 local suggest = require "regolith.suggest"
@@ -15,12 +15,8 @@ local FIELDS <const> = {
 }
 local EVENTS <const> = { "before_create", "created", "exec_done", "terminated" }
 
-local function raise(fields)
-  error(core.error(fields), 0)
-end
-
 local function bad_argument(field, message, hint)
-  raise { code = "invalid_argument", field = field, message = message, hint = hint }
+  error(core.error("invalid_argument", message, { field = field, hint = hint }), 0)
 end
 
 local function check_table(value, field)
@@ -102,11 +98,10 @@ end
 function Result:check()
   if self.ok then return self end
   local said = last_line(self.stderr) or last_line(self.stdout)
-  raise {
-    code = "command_failed",
-    message = "the command " .. describe_end(self) .. (said and (": " .. said) or ""),
-    result = self,
-  }
+  local message = "the command " .. describe_end(self) .. (said and (": " .. said) or "")
+  local err = core.error("command_failed", message)
+  err.result = self
+  error(err, 0)
 end
 
 -- Commands --------------------------------------------------------------------------------------

@@ -93,10 +93,13 @@ static int core_outcome(lua_State *L)
   const struct task *t = task_check(L, 1);
   lua_settop(L, 1);
   if (t->state != TASK_ENDED) return 0;
-  lua_pushstring(L, t->outcome == OUTCOME_OK      ? "ok"
-                    : t->outcome == OUTCOME_ERROR ? "error"
-                                                  : "cancelled");
-  if (t->outcome == OUTCOME_OK) return 1 + task_push_results(L, 1);
+  if (t->outcome == OUTCOME_OK) {
+    int n = task_push_results(L, 1); /* leaves more than the results below them */
+    lua_pushliteral(L, "ok");
+    lua_insert(L, -1 - n);
+    return 1 + n;
+  }
+  lua_pushstring(L, t->outcome == OUTCOME_ERROR ? "error" : "cancelled");
   lua_getiuservalue(L, 1, 2);
   return 2;
 }
