@@ -46,6 +46,7 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 SRC      := $(sort $(shell find src -name '*.c' ! -name '*_gen.c'))
 LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c,$(SRC)))
 LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
+SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev
@@ -105,7 +106,13 @@ $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
 # Runs a command and fails it when a process of it is left over.
 $(BUILD)/regolith-guard: spec/host/guard.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $<
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $<
+
+# Runs the Lua specs: busted, inside our own script runtime.
+$(BUILD)/regolith-spec: $(SPEC_HOST) $(BUILD)/libregolith.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(SPEC_HOST) $(BUILD)/libregolith.a $(LDLIBS)
 
 run: deps
 	@$(MAKE) --no-print-directory all
@@ -116,7 +123,7 @@ test: deps deps-test
 	sh tools/test.sh $(BUILD)
 
 .PHONY: spec-programs
-spec-programs: $(C_SPECS) $(BUILD)/regolith-guard
+spec-programs: $(C_SPECS) $(BUILD)/regolith-guard $(BUILD)/regolith-spec
 
 asan:
 	@$(MAKE) --no-print-directory FLAVOUR=asan test
@@ -175,4 +182,4 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(BUILD)/src/cli/main.d
+-include $(LIB_OBJ:.o=.d) $(SPEC_HOST:.o=.d) $(BUILD)/src/cli/main.d

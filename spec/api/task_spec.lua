@@ -3,6 +3,7 @@
 local sandbox = require "sandbox"
 local task = require "task"
 local json = require "json"
+local retry = require "retry"
 local expect = require "spec.support.expect"
 
 local function timed(fn)

@@ -71,6 +71,7 @@ struct host_script_conf {
   size_t mem_bytes;                                       /* 0 = the script's default */
   uint64_t timeout_ms;                                    /* 0 = none */
   uint64_t grace_ms;                                      /* 0 = the script's default */
+  bool full_stdlib; /* the whole standard library: our own specs only */
 };
 
 /* Loads a script; nothing of it runs yet. Scripts are numbered from 0 in order. */
