@@ -14,6 +14,7 @@
 #include "core/op.h"
 #include "engine/engine.h"
 #include "sandbox/supervisor.h"
+#include "wire/codec.h"
 #include "wire/op.h"
 
 /* ---- the engine ---- */
@@ -483,6 +484,7 @@ static void set_up(const struct supervisor_conf *more)
   seed = 1;
   loop_new(&loop, NULL);
   ops = ops_new(loop);
+  ops_set_check(ops, codec_check);
   struct supervisor_conf conf = more ? *more : (struct supervisor_conf){0};
   conf.loop = loop;
   conf.ops = ops;

@@ -22,6 +22,7 @@
 #include "core/loop.h"
 #include "core/op.h"
 #include "sandbox/supervisor.h"
+#include "wire/codec.h"
 #include "wire/op.h"
 
 enum { SHUTDOWN_MS = 30 * 1000, SIGNALS = 3 };
@@ -67,6 +68,9 @@ int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
     return rc;
   }
   h->ops = ops_new(h->loop);
+#ifdef REGOLITH_DEBUG
+  ops_set_check(h->ops, codec_check);
+#endif
   h->sup = supervisor_new(&(struct supervisor_conf){
       .loop = h->loop,
       .ops = h->ops,
