@@ -5,6 +5,7 @@
 #   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
 #   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
 #   make deps     install Debian packages that are missing
+#   make test-vm  what depends on control groups, in a small virtual machine with cgroup v2
 #   make install PREFIX=~/.local [DESTDIR=]           make uninstall, make clean
 #
 # LUA=lua5.4 names the pkg-config module of the Lua to build with (5.4.8 or later closes known faults).
@@ -53,7 +54,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev 
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps bubblewrap
 
-.PHONY: all run test lint bench asan tsan install uninstall deps deps-test clean format compile-commands
+.PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
 
 # One line a step; V=1 shows the commands.
@@ -124,6 +125,12 @@ test: deps deps-test
 
 .PHONY: spec-programs
 spec-programs: $(C_SPECS) $(BUILD)/regolith-guard $(BUILD)/regolith-spec
+
+PACKAGES_VM := qemu-system-x86 busybox-static cpio dpkg util-linux
+test-vm: deps
+	@sh tools/deps.sh $(PACKAGES_VM)
+	@$(MAKE) --no-print-directory all spec-programs
+	sh spec/vm/run.sh $(BUILD)
 
 asan:
 	@$(MAKE) --no-print-directory FLAVOUR=asan test

@@ -19,8 +19,16 @@
 #include "base/clock.h"
 #include "engine/local/cgroup.h"
 
-#define AGENT_ID 54321u
-#define MIB      (1024u * 1024u)
+#define MIB (1024u * 1024u)
+
+/* The program itself plays the host; wardens are it or its children. */
+static pid_t host;
+
+/* Only root can give directories to somebody else. */
+static uid_t agent_id(void)
+{
+  return geteuid() == 0 ? 54321 : geteuid();
+}
 
 #define SKIP(...)                                                                                  \
   do {                                                                                             \
@@ -34,7 +42,9 @@ static struct cgroups *open_groups(void)
 {
   struct cgroups *cg = NULL;
   struct err err = {0};
-  CHECK_INT(cgroup_open(&cg, &(struct cgroup_conf){.host_pid = getppid()}, &err), 0);
+  if (!host) host = getpid();
+  pid_t host_pid = host == getpid() ? 0 : host;
+  CHECK_INT(cgroup_open(&cg, &(struct cgroup_conf){.host_pid = host_pid}, &err), 0);
   return cg;
 }
 
@@ -56,7 +66,7 @@ static int run_in(struct cgroups *cg, const char *box, int (*fn)(void))
 {
   struct cgroup_entry e;
   struct err err = {0};
-  if (cgroup_box_make(cg, box, AGENT_ID, AGENT_ID, &e, &err) < 0) {
+  if (cgroup_box_make(cg, box, agent_id(), agent_id(), &e, &err) < 0) {
     fprintf(stderr, "%s\n", err.msg);
     return -1;
   }
@@ -303,8 +313,8 @@ static int agent_main(struct cgroup_entry *e)
     }                                                                                              \
   } while (0)
   static struct cgroup_leaves pool;
-  if (setresgid(AGENT_ID, AGENT_ID, AGENT_ID) < 0 || setresuid(AGENT_ID, AGENT_ID, AGENT_ID) < 0)
-    return 1;
+  uid_t id = agent_id();
+  if (setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0) return 1;
   cgroup_leaves_init(&pool, dup(e->box_fd), dup(e->oom_fd));
   cgroup_leaves_fill(&pool, 3);
   HOLD(2, pool.idle_n == 3);
@@ -340,13 +350,13 @@ static int agent_main(struct cgroup_entry *e)
 static void leaves_hold_what_runs_away(void)
 {
   struct cgroups *cg = open_groups();
-  if (!(cgroup_info(cg)->caps & CGROUP_CAP_LEAVES) || geteuid() != 0) {
+  if (!(cgroup_info(cg)->caps & CGROUP_CAP_LEAVES)) {
     cgroup_close(cg, 0);
-    SKIP("no leaves here, or not root");
+    SKIP("no leaves");
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, "sb_leaf", AGENT_ID, AGENT_ID, &e, &err), 0);
+  CHECK_INT(cgroup_box_make(cg, "sb_leaf", agent_id(), agent_id(), &e, &err), 0);
   pid_t pid = fork_into(e.into_fd);
   if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : agent_main(&e));
   cgroup_entry_done(&e);
@@ -355,6 +365,73 @@ static void leaves_hold_what_runs_away(void)
   CHECK(WIFEXITED(status));
   CHECK_INT(WEXITSTATUS(status), 0);
   CHECK_INT(remove_box(cg, "sb_leaf"), 0);
+  CHECK_INT(cgroup_close(cg, 100), 0);
+}
+
+/* Runs a memory hog in the leaf; true: it was killed. */
+static bool hog_in(const struct cgroup_leaf *leaf, size_t bytes)
+{
+  pid_t pid = fork_into(leaf->fd);
+  if (pid == 0) {
+    char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(p, 1, bytes);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/* The agent again: it can tell which exec ran out of memory, or at least that one did. */
+static int oom_agent(struct cgroup_entry *e)
+{
+  int held = 0;
+  static struct cgroup_leaves pool;
+  uid_t id = agent_id();
+  if (setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0) return 1;
+  cgroup_leaves_init(&pool, dup(e->box_fd), dup(e->oom_fd));
+  struct cgroup_leaf a, b, c;
+  HOLD(2, cgroup_leaf_take(&pool, &a) == 0 && cgroup_leaf_take(&pool, &b) == 0);
+  int64_t box = cgroup_leaves_box_oom_kills(&pool);
+  HOLD(3, hog_in(&a, 64 * MIB));
+  HOLD(4, !hog_in(&b, 4 * MIB));
+  if (pool.leaf_oom) {
+    HOLD(5, cgroup_leaf_oom_kills(&pool, &a) == 1);
+    HOLD(6, cgroup_leaf_oom_kills(&pool, &b) == 0);
+    uint16_t a_n = a.n;
+    cgroup_leaf_give(&pool, &a);
+    HOLD(7, cgroup_leaf_take(&pool, &c) == 0 && c.n == a_n);
+    HOLD(8, cgroup_leaf_oom_kills(&pool, &c) == 0); /* earlier kills are not this exec's */
+  } else {
+    HOLD(9, box == 0 && cgroup_leaves_box_oom_kills(&pool) == 1);
+    HOLD(10, cgroup_leaf_oom_kills(&pool, &a) == -EOPNOTSUPP);
+  }
+  return held;
+}
+
+static void leaves_know_who_ran_out_of_memory(void)
+{
+  struct cgroups *cg = open_groups();
+  unsigned need = CGROUP_CAP_LEAVES | CGROUP_CAP_MEMORY, caps = cgroup_info(cg)->caps;
+  if ((caps & need) != need) {
+    cgroup_close(cg, 0);
+    SKIP("no leaves, or no memory controller");
+  }
+  struct cgroup_entry e;
+  struct err err = {0};
+  CHECK_INT(cgroup_box_make(cg, "sb_oom", agent_id(), agent_id(), &e, &err), 0);
+  limit(cg, "sb_oom", (struct cgroup_limits){.mem_bytes = 24 * MIB});
+  pid_t pid = fork_into(e.into_fd);
+  if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : oom_agent(&e));
+  cgroup_entry_done(&e);
+  int status = -1;
+  waitpid(pid, &status, 0);
+  CHECK(WIFEXITED(status));
+  CHECK_INT(WEXITSTATUS(status), 0);
+  struct cgroup_usage u;
+  cgroup_box_usage(cg, "sb_oom", &u);
+  CHECK_INT(u.oom_kills, 1);
+  CHECK_INT(remove_box(cg, "sb_oom"), 0);
   CHECK_INT(cgroup_close(cg, 100), 0);
 }
 
@@ -372,8 +449,9 @@ static void kill_ends_the_box(void)
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, "sb_kill", AGENT_ID, AGENT_ID, &e, &err), 0);
-  CHECK(cgroup_box_make(cg, "sb_kill", AGENT_ID, AGENT_ID, &(struct cgroup_entry){0}, &err) < 0);
+  CHECK_INT(cgroup_box_make(cg, "sb_kill", agent_id(), agent_id(), &e, &err), 0);
+  CHECK(cgroup_box_make(cg, "sb_kill", agent_id(), agent_id(), &(struct cgroup_entry){0}, &err) <
+        0);
   bool into = cgroup_info(cg)->caps & CGROUP_CAP_INTO;
   pid_t pid = fork_into(into ? e.into_fd : -1);
   if (pid == 0) _exit(cgroup_entry_join(&e, into) < 0 ? 99 : sleep_on());
@@ -403,7 +481,7 @@ static pid_t warden_dies(pid_t *ret_box)
     struct cgroups *cg = open_groups();
     struct cgroup_entry e;
     struct err err = {0};
-    if (cgroup_box_make(cg, "sb_left", AGENT_ID, AGENT_ID, &e, &err) < 0) _exit(1);
+    if (cgroup_box_make(cg, "sb_left", agent_id(), agent_id(), &e, &err) < 0) _exit(1);
     pid_t box = fork();
     if (box == 0) {
       if (cgroup_entry_join(&e, false) < 0) _exit(99);
@@ -422,13 +500,13 @@ static pid_t warden_dies(pid_t *ret_box)
 
 static void sweep_takes_only_the_dead(void)
 {
-  struct cgroups *cg = open_groups();
-  if (cgroup_info(cg)->mode == CGROUP_NONE) {
-    cgroup_close(cg, 0);
-    SKIP("no groups");
-  }
+  struct cgroup_info info;
+  cgroup_probe(&info);
+  if (info.mode == CGROUP_NONE) SKIP("no groups");
   char part[64];
+  host = getpid();
   pid_t box = 0, warden = warden_dies(&box);
+  struct cgroups *cg = open_groups();
   CHECK(box > 0);
   snprintf(part, sizeof part, "w-%u-%d-", (unsigned)geteuid(), (int)warden);
   CHECK(count_dirs("/sys/fs/cgroup", part) > 0);
@@ -452,6 +530,7 @@ const struct test_case test_cases[] = {
     {"memory is limited and kills are counted", memory_is_limited_and_kills_are_counted},
     {"cpu is limited and counted", cpu_is_limited_and_counted},
     {"leaves hold what runs away", leaves_hold_what_runs_away},
+    {"leaves know who ran out of memory", leaves_know_who_ran_out_of_memory},
     {"kill ends the box", kill_ends_the_box},
     {"sweep takes only the dead", sweep_takes_only_the_dead},
     {0},

@@ -175,13 +175,25 @@ static unsigned v2_controllers(const char *dir)
   return cg_parse_controllers(text, ' ');
 }
 
+/* Where an earlier warden of this host moved us to, BASE/regolith/WARDEN/host, stands for its BASE:
+ * else every new warden would nest one deeper. */
+static bool leave_host_leaf(struct cg_tree *t)
+{
+  char *at = strstr(t->own, "/regolith/w-");
+  size_t len = strlen(t->own);
+  if (!at || len < 5 || strcmp(t->own + len - 5, "/host") != 0) return false;
+  *at = 0;
+  return true;
+}
+
 /* Chooses BASE; an empty one means that the tree is of no use. */
 static void choose_v2_base(struct cg_tree *t, pid_t host_pid, struct cgroup_info *info)
 {
+  t->move = leave_host_leaf(t);
   bool own = can_make_below(t->own);
   t->ctl = v2_controllers(t->own);
-  if (own && (!t->ctl || is_true_root(t->own) || alone_in(t->own, host_pid))) {
-    t->move = t->ctl && !is_true_root(t->own);
+  if (own && (t->move || !t->ctl || is_true_root(t->own) || alone_in(t->own, host_pid))) {
+    if (t->ctl && !is_true_root(t->own)) t->move = true;
     snprintf(t->base, sizeof t->base, "%s", t->own);
     return;
   }
