@@ -4,7 +4,7 @@
  * has pipes of its own: a descriptor or terminal of ours never enters a sandbox. A slow reader of
  * our stdout slows the command, a command that does not read its stdin stops us reading ours.
  *
- * creating → running → ending → (all output written) → exit */
+ * creating → running → ending → (sandbox dead, all output written) → exit */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -64,7 +64,8 @@ struct exec {
   struct op *op; /* in flight, or NULL */
   struct out *out, *err;
   unsigned outs_open;
-  bool interrupted, reader_gone, idle;
+  bool interrupted, reader_gone;
+  bool ended; /* nothing runs in the sandbox any more, or there is none */
   int status;
 
   uv_poll_t input_poll; /* standard input, where epoll takes it */
@@ -95,7 +96,7 @@ static void fail(struct exec *x, const struct err *err)
 
 static void stop_if_done(struct exec *x)
 {
-  if (x->outs_open == 0 && x->idle) host_stop(x->host);
+  if (x->outs_open == 0 && x->ended) host_stop(x->host);
 }
 
 static void on_out_closed(void *data)
@@ -105,20 +106,37 @@ static void on_out_closed(void *data)
   stop_if_done(x);
 }
 
-static void on_idle(void *data, const struct err *err)
+static void on_terminate_done(struct op *op, const struct err *err)
 {
-  struct exec *x = data;
-  x->idle = true;
+  struct exec *x = op->client_data;
   if (err) log_warn("%s", err->msg);
+  op_free(op);
+  x->ended = true;
   stop_if_done(x);
+}
+
+static const struct op_client terminate_client = {.on_done = on_terminate_done};
+
+static bool start_terminate(struct exec *x)
+{
+  if (!x->sandbox_id[0]) return false;
+  struct op *op = op_new("sandbox.terminate");
+  op->args = val_map();
+  val_set(&op->args, "sandbox_id", val_str(x->sandbox_id));
+  op->owner = x->owner;
+  op->client = &terminate_client;
+  op->client_data = x;
+  if (op_submit(host_ops(x->host), op, NULL) == 0) return true;
+  op_free(op);
+  return false;
 }
 
 /* Output is written while the sandbox ends. */
 static void finish(struct exec *x)
 {
+  x->ended = !start_terminate(x);
   out_close(x->out, on_out_closed, x);
   out_close(x->err, on_out_closed, x);
-  host_shutdown(x->host);
 }
 
 /* --- standard input -----------------------------------------------------------------------------
@@ -392,11 +410,11 @@ static void on_interrupt(void *data, int signal, int times)
   }
 }
 
+/* Returns only where there is no session. */
 static int run_exec(struct exec *x)
 {
   struct err err = {0};
-  struct host_conf conf = {
-      .default_image = x->opt.image, .on_interrupt = on_interrupt, .on_idle = on_idle, .data = x};
+  struct host_conf conf = {.default_image = x->opt.image, .on_interrupt = on_interrupt, .data = x};
   if (session_open(&x->host, x->opt.engine, &conf, &err) < 0) {
     cli_print_err(&err);
     return CLI_EXIT_OWN_FAILURE;
@@ -410,10 +428,9 @@ static int run_exec(struct exec *x)
   op->args = create_args(x);
   submit(x, op, &create_client);
   host_run(x->host);
-  host_free(x->host);
-  out_free(x->out);
-  out_free(x->err);
-  return x->status;
+  /* All that ran is dead and all output is written. What is left is for the warden, which sees us
+   * go: empty control groups, and itself. Waiting for that would cost a third of the whole run. */
+  _exit(x->status);
 }
 
 /* Every failure of ours is 125, a wrong option too: 1 and 2 are the command's. */
