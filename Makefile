@@ -42,15 +42,26 @@ override CPPFLAGS += -Isrc -I$(BUILD)/gen -D_GNU_SOURCE -DREGOLITH_VERSION='"$(V
 override LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -l:libmsgpackc.a -lm -lpthread
 override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
+# Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
+# own sources and libraries, and what it needs of base and core from the archive.
+PARTS          := image
+PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/fetch image/folders image/image_part image/layer \
+                  image/list image/pull image/tree image/unpack)
+PART_PKG_image := libcurl libarchive libcrypto
+PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
+part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))
+part_libs       = $(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null)
+
 # Sources are found, not listed. main.c is cli's; everything else is one archive that the tests link too.
 # spec/host is the program that runs the Lua specs.
 SRC      := $(sort $(shell find src -name '*.c' ! -name '*_gen.c'))
-LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c,$(SRC)))
+LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c $(PART_SRC),$(SRC)))
 LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
 SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
-PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev
+PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
+                  libcurl4-openssl-dev libarchive-dev libssl-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps bubblewrap
 
@@ -61,7 +72,7 @@ PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck va
 Q   := $(if $(V),,@)
 say  = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
-all: $(BUILD)/regolith
+all: $(BUILD)/regolith $(PARTS:%=$(BUILD)/parts/%.so)
 
 $(BUILD)/regolith: $(BUILD)/src/cli/main.o $(BUILD)/libregolith.a
 	$(call say,LINK,$@)
@@ -71,6 +82,13 @@ $(BUILD)/libregolith.a: $(LIB_OBJ) $(BUILD)/gen/embedded.o
 	$(call say,AR,$@)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
+
+.SECONDEXPANSION:
+$(BUILD)/parts/%.so: $$(call part_obj,$$*) $(BUILD)/libregolith.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--exclude-libs,ALL -Wl,-z,defs -o $@ $(call part_obj,$*) $(BUILD)/libregolith.a \
+	  $(call part_libs,$*) $(LDLIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -98,6 +116,13 @@ $(BUILD)/gen/embedded.S: tools/embed.sh $(LUA_SRC)
 $(BUILD)/gen/embedded.o: $(BUILD)/gen/embedded.S $(LUA_SRC)
 	$(call say,AS,$@)
 	$(Q)$(CC) -c -o $@ $<
+
+# Tests of what is in a part link its objects.
+$(BUILD)/spec/test_image_%: spec/c/test_image_%.c $(call part_obj,image) $(BUILD)/libregolith.a spec/c/test.h
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(call part_obj,image) $(BUILD)/libregolith.a \
+	  $(call part_libs,image) $(LDLIBS)
 
 $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
 	@mkdir -p $(@D)
@@ -170,8 +195,10 @@ deps-test:
 # Everything below one PREFIX; DESTDIR is for packagers. Scripts' language servers find the types below share/regolith.
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR = $(DESTDIR)$(PREFIX)/share
+LIBDIR   = $(DESTDIR)$(PREFIX)/lib/regolith
 install: all
 	install -D -m 755 $(BUILD)/regolith $(BINDIR)/regolith
+	for p in $(PARTS); do install -D -m 755 $(BUILD)/parts/$$p.so $(LIBDIR)/$$p.so || exit 1; done
 	install -D -m 644 docs/regolith.1 $(SHAREDIR)/man/man1/regolith.1
 	install -D -m 644 completions/regolith.bash $(SHAREDIR)/bash-completion/completions/regolith
 	install -D -m 644 completions/_regolith $(SHAREDIR)/zsh/site-functions/_regolith
@@ -180,6 +207,7 @@ install: all
 	install -m 644 lua/types/*.d.lua $(SHAREDIR)/regolith/types/
 
 uninstall:
+	rm -rf $(LIBDIR)
 	rm -f $(BINDIR)/regolith $(SHAREDIR)/man/man1/regolith.1
 	rm -f $(SHAREDIR)/bash-completion/completions/regolith $(SHAREDIR)/zsh/site-functions/_regolith
 	rm -f $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
@@ -189,4 +217,4 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(SPEC_HOST:.o=.d) $(BUILD)/src/cli/main.d
+-include $(LIB_OBJ:.o=.d) $(PART_SRC:%.c=$(BUILD)/%.d) $(SPEC_HOST:.o=.d) $(BUILD)/src/cli/main.d

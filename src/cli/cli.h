@@ -63,8 +63,8 @@ struct cli_command {
   int (*run)(int argc, char **argv);
 };
 
-extern const struct cli_command cmd_api, cmd_check, cmd_doctor, cmd_exec, cmd_help, cmd_run,
-    cmd_version;
+extern const struct cli_command cmd_api, cmd_check, cmd_doctor, cmd_exec, cmd_help, cmd_image,
+    cmd_run, cmd_version;
 
 /* All commands, in the order of help; ended by NULL. */
 const struct cli_command *const *cli_commands(void);

@@ -14,7 +14,7 @@
 #include "cli/session.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_run, &cmd_exec, &cmd_doctor, &cmd_help, &cmd_version, NULL,
+    &cmd_run, &cmd_exec, &cmd_image, &cmd_doctor, &cmd_help, &cmd_version, NULL,
 };
 
 const struct cli_command *const *cli_commands(void)

@@ -1,0 +1,21 @@
+#ifndef REGOLITH_CLI_CMD_IMAGE_H
+#define REGOLITH_CLI_CMD_IMAGE_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct cli_command;
+struct image_store;
+
+/* The commands under `regolith image`, and what they share. */
+extern const struct cli_command cmd_image_pull, cmd_image_ls, cmd_image_inspect, cmd_image_rm,
+    cmd_image_gc;
+
+/* Prints the error; returns the exit status for it. */
+int image_fail(const struct err *err);
+
+/* Opens the user's store. writes: layers are written or removed. */
+int image_open(struct image_store **ret, bool writes, struct err *err);
+
+#endif

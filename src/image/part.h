@@ -1,0 +1,49 @@
+#ifndef REGOLITH_IMAGE_PART_H
+#define REGOLITH_IMAGE_PART_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/part.h"
+
+struct image_pull;
+struct image_settings;
+struct image_store;
+struct image_strings;
+struct loop;
+
+/* The part "image": what needs curl, libarchive and libcrypto. Everything else about images (names,
+ * the store, configurations) is in the program itself. */
+
+/* How far a pull is. */
+struct image_progress {
+  const char *layer; /* its digest; NULL: about the image as a whole */
+  const char *state; /* "resolving", "present", "fetching", "unpacked", "done" */
+  size_t layers, layers_done;
+  uint64_t bytes, bytes_total; /* of the layer, or of all layers */
+};
+
+struct image_pull_conf {
+  struct loop *loop;
+  struct image_store *store;
+  const struct image_settings *settings;
+  const char *name;     /* what the user wrote */
+  const char *platform; /* "linux/arm64"; NULL = this machine's */
+  bool plain_http;
+  void (*on_progress)(void *data, const struct image_progress *p); /* may be NULL */
+  /* Once. digest: of the image's manifest, in the store now. */
+  void (*on_done)(void *data, const char *digest, const struct err *err);
+  void *data;
+};
+
+/* Calls for the blocking work below; text is for people. May be NULL. */
+typedef void image_note_fn(void *data, const char *text);
+
+struct image_part {
+  struct part_head head;
+  int (*pull)(struct image_pull **ret, const struct image_pull_conf *conf, struct err *err);
+  void (*pull_cancel)(struct image_pull *pull); /* on_done follows */
+};
+
+#endif
