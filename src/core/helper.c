@@ -118,7 +118,8 @@ int helper_fork(const char *name, helper_main_fn *main_fn, struct helper *ret, s
   int pair[2];
   int rc = make_pair(pair, err);
   if (rc < 0) return rc;
-  pid_t pid = fork();
+  pid_t pid =
+      _Fork(); /* what libraries do at fork is not for a process that keeps nothing of them */
   if (pid == 0) run(name, main_fn, pair[1]);
   int e = errno;
   close(pair[1]);

@@ -401,10 +401,10 @@ static int be_blank(const struct agent_boot *boot, struct err *err)
   int rc = cgroup_entry_join(&boot->entry, boot->into);
   if (rc < 0) return boot_fail(err, "join the box's control group", -rc);
   if (unshare(CLONE_NEWCGROUP) < 0) return boot_fail(err, "make a cgroup namespace", errno);
-  /* Only what can be dumped may open its own files in /proc. Nobody else is here yet. */
+  /* Only what can be dumped may open its own files in /proc, and only such a one's id maps may an
+   * ordinary user's warden write. Nobody else is here until GO. */
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   agent.oom_adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (agent.oom_adj < 0) return boot_fail(err, "open oom_score_adj", errno);
   if (sethostname("sandbox", 7) < 0) return boot_fail(err, "set the host name", errno);
   cleanup_close int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -491,6 +491,7 @@ void agent_main(const struct agent_boot *warden_boot)
   keep_only(keep);
   if (rc == 0) rc = catch_children(&err);
   if (proto_recv(boot.sync_fd, &go, sizeof go, fds, &fds_n, true) != sizeof go || fds_n < 1) die();
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   close(boot.sync_fd);
   agent.sock = fds[0];
   char title[96];

@@ -103,7 +103,8 @@ static pid_t start_mapper(struct range u, struct range g, int *ret_go)
 {
   int go[2];
   if (pipe2(go, O_CLOEXEC) < 0) return -1;
-  pid_t target = getpid(), pid = fork();
+  /* Bare: handlers that libraries run at fork know nothing of the descriptors closed since. */
+  pid_t target = getpid(), pid = _Fork();
   if (pid == 0) {
     char c;
     close(go[1]);

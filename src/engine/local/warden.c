@@ -157,17 +157,17 @@ static pid_t clone_agent(const struct wbox *b, struct agent_boot *boot, int *ret
     args.flags |= CLONE_INTO_CGROUP;
     args.cgroup = (uint64_t)boot->entry.into_fd;
   }
-  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   int rc = ids_become(&warden.ids, b->ids.agent);
   if (rc < 0) {
     errno = -rc;
     return -1;
   }
+  /* A change of ids takes this away, and with it a user's right to write the clone's maps. */
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
   if (pid == 0) agent_main(boot);
   int e = errno;
   if (ids_become(&warden.ids, 0) < 0) _exit(1); /* cannot be: it holds the capability */
-  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   errno = e;
   return pid;
 }
