@@ -21,6 +21,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static char child_stack[64 * 1024] __attribute__((aligned(64)));
@@ -30,6 +34,10 @@ static char child_stack[64 * 1024] __attribute__((aligned(64)));
 static long clone_call(struct clone_args *args, void (*fn)(struct agent_launch *),
                        struct agent_launch *arg)
 {
+#ifdef __SANITIZE_ADDRESS__
+  /* The last child left this stack by exec, with the marks of its frames still on it. */
+  __asan_unpoison_memory_region(child_stack, sizeof child_stack);
+#endif
   args->flags |= CLONE_VM | CLONE_VFORK;
   args->stack = (uint64_t)(uintptr_t)child_stack;
   args->stack_size = sizeof child_stack;
