@@ -387,7 +387,8 @@ static void test_failure_message(void)
 {
   struct rig rig;
   rig_open(&rig, (struct report_conf){.names_n = 1, .quiet = true});
-  struct host_result result = {.end = SCRIPT_ERROR, .traceback = "a.lua:3: in f\n  a.lua:9: in main"};
+  struct host_result result = {.end = SCRIPT_ERROR,
+                               .traceback = "a.lua:3: in f\n  a.lua:9: in main"};
   err_set(&result.err, ERR_INVALID_ARGUMENT, 0, "a.lua:3: cpu must be a number");
   err_hint(&result.err, "write cpu = 1");
   report_hooks.on_end(rig.report, 0, &result);
@@ -431,9 +432,9 @@ static void test_json_events(void)
   report_run_end(rig.report, 124);
   loop_run(rig.loop);
   drain(&rig, rig.out[0]);
-  static const char *const want[] = {"script_start", "output",     "task_start",      "task_end",
-                                     "log",          "progress",   "sandbox_created", "output",
-                                     "script_end",   "script_end", "run_end"};
+  static const char *const want[] = {
+      "script_started",  "output", "task_started", "task_ended",   "log",      "progress",
+      "sandbox_created", "output", "script_ended", "script_ended", "run_ended"};
   for (int i = 0; i < 11; i++) {
     struct val v = event_at(rig.text, i);
     CHECK_STR(val_get_str(&v, "event", ""), want[i]);

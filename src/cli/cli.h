@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/err.h"
 
@@ -96,6 +97,6 @@ void cli_print_err(const struct err *err);
 int cli_usage_err(const struct cli_command *cmd, struct err *err);
 
 void cli_print_help(const struct cli_command *cmd);
-void cli_print_overview(void);
+void cli_print_overview(FILE *out);
 
 #endif

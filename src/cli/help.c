@@ -53,21 +53,21 @@ void cli_print_help(const struct cli_command *cmd)
   if (cmd->details) printf("\n%s", cmd->details);
 }
 
-void cli_print_overview(void)
+void cli_print_overview(FILE *out)
 {
-  printf("usage: regolith COMMAND [OPTION]... [OPERAND]...\n\n"
-         "Runs Lua workflow scripts that create, use and give back isolated sandboxes.\n\n"
-         "commands:\n");
+  fprintf(out, "usage: regolith COMMAND [OPTION]... [OPERAND]...\n\n"
+               "Runs Lua workflow scripts that create, use and give back isolated sandboxes.\n\n"
+               "commands:\n");
   for (const struct cli_command *const *c = cli_commands(); *c; c++)
-    printf("  %-10s %s\n", (*c)->name, (*c)->summary);
-  printf("\n`regolith help COMMAND` shows one command; `man regolith` has everything.\n"
-         "To begin: regolith doctor, then regolith run examples/hello.lua\n");
+    fprintf(out, "  %-10s %s\n", (*c)->name, (*c)->summary);
+  fprintf(out, "\n`regolith help COMMAND` shows one command; `man regolith` has everything.\n"
+               "To begin: regolith doctor, then regolith run examples/hello.lua\n");
 }
 
 static int run_help(int argc, char **argv)
 {
   if (argc < 2) {
-    cli_print_overview();
+    cli_print_overview(stdout);
     return CLI_EXIT_OK;
   }
   const struct cli_command *cmd =

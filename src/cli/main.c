@@ -66,7 +66,7 @@ int main(int argc, char **argv)
   session_prefork(argv[0], cmd && cmd->flags & CLI_MAKES_SANDBOXES);
   signal(SIGPIPE, SIG_IGN);
   if (argc < 2) {
-    cli_print_overview();
+    cli_print_overview(stderr);
     return CLI_EXIT_USAGE;
   }
   if (!cmd) cmd = cli_find(name);

@@ -203,7 +203,7 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
                           .write_dirs = conf->write_dirs,
                           .mem_bytes = conf->mem_bytes,
                           .grace_ms = conf->grace_ms,
-      .full_stdlib = conf->full_stdlib,
+                          .full_stdlib = conf->full_stdlib,
                           .loop = h->loop,
                           .ops = h->ops,
                           .owner = s->owner,

@@ -35,7 +35,7 @@ static void emit(struct report *r, struct val v)
 
 static void on_start(void *data, size_t script)
 {
-  emit(data, event_new(data, script, "script_start"));
+  emit(data, event_new(data, script, "script_started"));
 }
 
 struct line_ctx {
@@ -85,7 +85,7 @@ static void on_progress(void *data, size_t script, double done, double total, co
 static void on_task(void *data, size_t script, uint64_t task, uint64_t parent, const char *name,
                     const char *outcome)
 {
-  struct val v = event_new(data, script, outcome ? "task_end" : "task_start");
+  struct val v = event_new(data, script, outcome ? "task_ended" : "task_started");
   val_add(&v, "task", val_int((int64_t)task));
   if (!outcome) val_add(&v, "parent", val_int((int64_t)parent));
   if (name && *name) val_add(&v, "name", val_str(name));
@@ -127,7 +127,7 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   struct report *r = data;
   struct line_ctx ctx = {r, script};
   report_split_end(&r->scripts[script], emit_line, &ctx);
-  struct val v = event_new(r, script, "script_end");
+  struct val v = event_new(r, script, "script_ended");
   val_add(&v, "outcome", val_str(script_end_name(result->end)));
   val_add(&v, "duration_ms", val_int((int64_t)result->duration_ms));
   val_add(&v, "cpu_ms", val_int((int64_t)result->cpu_ms));
@@ -138,7 +138,7 @@ static void on_end(void *data, size_t script, const struct host_result *result)
 
 void report_json_run_end(struct report *r, int exit_status)
 {
-  struct val v = event_new(r, HOST_NO_SCRIPT, "run_end");
+  struct val v = event_new(r, HOST_NO_SCRIPT, "run_ended");
   val_add(&v, "scripts", val_int((int64_t)r->conf.names_n));
   val_add(&v, "exit_status", val_int(exit_status));
   val_add(&v, "duration_ms", val_int((int64_t)(clock_mono_ms() - r->start_ms)));
