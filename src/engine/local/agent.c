@@ -154,7 +154,10 @@ static void fill_report(struct run *r, int status, const struct rusage *ru)
       .cpu_us = usec(ru->ru_utime) + usec(ru->ru_stime),
       .max_rss_kib = (uint64_t)ru->ru_maxrss,
   };
-  if (sigkill && !r->killed && memory_ran_out(r)) r->report.how = EXITED_OOM;
+  if (sigkill && !r->killed && memory_ran_out(r)) {
+    r->report.how = EXITED_OOM;
+    r->report.code = SIGKILL;
+  }
 }
 
 /* The UTS namespace of a process tells whose descendant it is. What hides it (a program that may

@@ -285,6 +285,7 @@ static void leave(int status)
   if (warden.cg) {
     LIST_FOREACH (it, &warden.boxes)
       cgroup_box_remove(warden.cg, list_entry(it, struct wbox, node)->name);
+    if (!warden.swept) cgroup_sweep(warden.cg); /* a short life must not skip it */
     cgroup_close(warden.cg, CLOSE_WAIT_MS);
   }
   ids_done(&warden.ids);
