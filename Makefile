@@ -124,7 +124,7 @@ $(BUILD)/spec/test_image_%: spec/c/test_image_%.c $(call part_obj,image) $(BUILD
 	$(Q)$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(call part_obj,image) $(BUILD)/libregolith.a \
 	  $(call part_libs,image) $(LDLIBS)
 
-$(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a spec/c/test.h
+$(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a $(wildcard spec/c/*.h)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libregolith.a $(LDLIBS)
