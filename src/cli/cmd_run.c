@@ -87,9 +87,15 @@ static int read_all(int fd, struct buf *ret)
   }
 }
 
+/* By its other name too: what is no file or pipe (a socket) cannot be opened there. */
+static bool is_standard_input(const char *path)
+{
+  return strcmp(path, "-") == 0 || strcmp(path, "/dev/stdin") == 0;
+}
+
 static int read_source(struct source *s, struct err *err)
 {
-  bool standard_input = strcmp(s->path, "-") == 0;
+  bool standard_input = is_standard_input(s->path);
   cleanup_close int opened = -1;
   if (!standard_input && (opened = open(s->path, O_RDONLY | O_CLOEXEC)) < 0)
     return err_set(err, ERR_INVALID_ARGUMENT, errno, "cannot read %s: %s", s->path,
@@ -100,6 +106,8 @@ static int read_source(struct source *s, struct err *err)
     buf_free(&text);
     return err_set(err, ERR_INVALID_ARGUMENT, -rc, "cannot read %s: %s", s->path, strerror(-rc));
   }
+  /* Editors on other systems put a byte order mark in front. */
+  if (text.len >= 3 && memcmp(text.data, "\xEF\xBB\xBF", 3) == 0) buf_consume(&text, 3);
   s->text = buf_take(&text, &s->len);
   return 0;
 }
@@ -109,7 +117,7 @@ static void name_sources(struct run *r)
   const char **paths = xcalloc(r->sources_n, sizeof *paths);
   char **names = xcalloc(r->sources_n, sizeof *names);
   for (size_t i = 0; i < r->sources_n; i++)
-    paths[i] = strcmp(r->sources[i].path, "-") == 0 ? "stdin" : r->sources[i].path;
+    paths[i] = is_standard_input(r->sources[i].path) ? "stdin" : r->sources[i].path;
   report_names(paths, r->sources_n, names);
   for (size_t i = 0; i < r->sources_n; i++) r->sources[i].name = names[i];
   free(paths);
@@ -296,7 +304,7 @@ static bool add_scripts(struct run *r)
     int rc = host_add_script(r->host,
                              &(struct host_script_conf){
                                  .name = s->name,
-                                 .path = strcmp(s->path, "-") == 0 ? NULL : s->path,
+                                 .path = is_standard_input(s->path) ? NULL : s->path,
                                  .source = s->text,
                                  .source_len = s->len,
                                  .args = &r->args,
