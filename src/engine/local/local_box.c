@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "engine/local/local_internal.h"
@@ -296,6 +297,13 @@ static int check_args(const struct create_args *a, struct err *err)
     err_set(err, ERR_CAPACITY, ENODEV, "this machine has no %s", a->gpu.v[0]);
     if (err) snprintf(err->field, sizeof err->field, "gpu");
     err_hint(err, "name an engine that has one");
+    return -ENODEV;
+  }
+  int cpus = get_nprocs();
+  if (a->cpu_milli > (uint32_t)cpus * 1000) {
+    err_set(err, ERR_CAPACITY, ENODEV, "cpu = %.14g is more than this machine has (%d)",
+            a->cpu_milli / 1000.0, cpus);
+    if (err) snprintf(err->field, sizeof err->field, "cpu");
     return -ENODEV;
   }
   if (a->network != NETWORK_NONE) {
