@@ -101,7 +101,7 @@ void host_set_hooks(struct host *h, const struct host_hooks *hooks, void *data)
 
 uint64_t host_owner_new(struct host *h, const char *name)
 {
-  return supervisor_owner_new(h->sup, &(struct owner_conf){.name = name, .allow_dir_images = true});
+  return supervisor_owner_new(h->sup, &(struct owner_conf){.name = name});
 }
 
 void host_add_engine(struct host *h, struct engine *engine)

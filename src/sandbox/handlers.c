@@ -66,14 +66,21 @@ static int check_caps(const struct engine_entry *e, const struct create_args *a,
   return check_gpu(e, a, err);
 }
 
-static int check_owner(const struct owner *o, const struct create_args *a, struct err *err)
+/* A directory of the host is read by whoever may, and by all when the operator named it as image.
+ */
+static int check_image(const struct supervisor *sup, const struct owner *o,
+                       const struct create_args *a, struct err *err)
 {
-  if (strncmp(a->image, "dir:", 4) == 0 && !o->allow_dir_images) {
-    int rc = err_set(err, ERR_DENIED, 0, "image = \"%.200s\" is not allowed here", a->image);
-    if (err) strcpy(err->field, "image");
-    err_hint(err, "directories as images are for the operator: regolith run --allow-dir-images");
-    return rc;
-  }
+  if (strncmp(a->image, "dir:", 4) != 0 || o->allow_dir_images) return 0;
+  if (strcmp(a->image, sup->defaults.image) == 0) return 0;
+  int rc = err_set(err, ERR_DENIED, 0, "image = \"%.200s\" was not granted", a->image);
+  if (err) strcpy(err->field, "image");
+  err_hint(err, "directories are granted by whoever runs this: regolith run --image dir:PATH");
+  return rc;
+}
+
+static int check_name(const struct owner *o, const struct create_args *a, struct err *err)
+{
   LIST_FOREACH (it, &o->live) {
     const struct sandbox *sb = list_entry(it, struct sandbox, by_owner);
     if (!a->name || !sb->args.name || strcmp(a->name, sb->args.name) != 0) continue;
@@ -112,7 +119,8 @@ static int create_start(struct op *op, void *ctx, struct err *err)
   if (rc < 0) return rc;
   const struct engine_entry *e = engine_entry_find(sup, args.engine, "engine", err);
   rc = e ? refuse_closing(sup, err) : -EINVAL;
-  if (rc == 0) rc = check_owner(o, &args, err);
+  if (rc == 0) rc = check_image(sup, o, &args, err);
+  if (rc == 0) rc = check_name(o, &args, err);
   if (rc == 0) rc = check_caps(e, &args, err);
   if (rc == 0) rc = check_room(sup, o, err);
   if (rc == 0) rc = sandbox_create(sup, o, op, &args, err);

@@ -35,7 +35,7 @@ void supervisor_set_priced(struct supervisor *sup, const char *engine, bool pric
 struct owner_conf {
   const char *name;       /* shown in events */
   uint32_t max_sandboxes; /* live at once; 0 = no cap */
-  bool allow_dir_images;  /* image = "dir:PATH" */
+  bool allow_dir_images;  /* any image = "dir:PATH", not only the default one */
 };
 uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *conf);
 

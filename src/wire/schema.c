@@ -81,12 +81,13 @@ static int unknown_field(const struct schema *s, const char *prefix, const char 
   size_t n = 0;
   for (size_t i = 0; i < s->n && n < 56; i++) names[n++] = s->fields[i].name;
   for (const char *const *p = s->also; p && *p && n < 64; p++) names[n++] = *p;
-  char path[FIELD_PATH_SIZE];
+  char path[FIELD_PATH_SIZE], shown[FIELD_PATH_SIZE];
   field_path(path, prefix, key);
+  field_path(shown, "", key);
   const char *near = suggest_nearest(key, names, n);
   int rc = err_arg(err, path,
                    near ? "%s has no field \"%s\": did you mean \"%s\"?" : "%s has no field \"%s\"",
-                   s->name, path, near);
+                   *prefix ? prefix : s->name, shown, near);
   if (near || !err) return rc;
   char all[sizeof err->hint - 16] = "";
   for (size_t i = 0, o = 0; i < n && o + strlen(names[i]) + 6 < sizeof all; i++)
@@ -110,7 +111,12 @@ static int parse_field(const struct schema *s, const struct field *f, const char
   char path[FIELD_PATH_SIZE];
   field_path(path, prefix, f->name);
   const struct val *v = val_get(args, f->name);
-  if (v && v->type != VAL_NIL) return f->type->parse(f, path, v, (char *)dst + f->offset, err);
+  if (v && v->type != VAL_NIL) {
+    int rc = f->type->parse(f, path, v, (char *)dst + f->offset, err);
+    /* err.field is the argument, the message says where inside it. */
+    if (rc < 0 && err && !*prefix) snprintf(err->field, sizeof err->field, "%s", f->name);
+    return rc;
+  }
   if (f->flags & FIELD_REQUIRED)
     return err_arg(err, path, "%s needs %s: %s is missing", s->name, f->must ? f->must : f->name,
                    path);
