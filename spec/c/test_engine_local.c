@@ -929,10 +929,19 @@ static void directory_image(void)
 static void unsupported(void)
 {
   struct box b;
+  setenv("XDG_STATE_HOME", "/tmp/regolith-test-no-images", 1);
+  setenv("REGOLITH_PULL", "never", 1);
   box_args(&b, "python:3.11");
   CHECK(box_start(&b) < 0);
+  CHECK_INT(b.err.kind, ERR_IMAGE_NOT_FOUND);
   CHECK_STR(b.err.field, "image");
   create_args_free(&b.args);
+  box_args(&b, "Not/A:Name:");
+  CHECK(box_start(&b) < 0);
+  CHECK_INT(b.err.kind, ERR_INVALID_ARGUMENT);
+  CHECK_STR(b.err.field, "image");
+  create_args_free(&b.args);
+  CHECK_INT(system("rm -rf /tmp/regolith-test-no-images"), 0);
   box_args(&b, "host");
   strv_add(&b.args.gpu, "T4");
   CHECK(box_start(&b) < 0);

@@ -37,7 +37,7 @@ struct exec_options {
 static const struct cli_option options[] = {
     {"timeout", 't', CLI_DURATION, AT(timeout_ms), "DURATION",
      "End the command after this time, e.g. 5s (default: 24h)"},
-    {"image", 'i', CLI_STR, AT(image), "IMAGE", "host or dir:PATH (default: host)"},
+    {"image", 'i', CLI_STR, AT(image), "IMAGE", "python:3.11, host or dir:PATH (default: host)"},
     {"cpu", 0, CLI_STR, AT(cpu), "N", "CPUs it may use, e.g. 0.5 (default: 1)"},
     {"memory", 'm', CLI_STR, AT(memory), "SIZE", "Memory it may use (default: 1GiB)"},
     {"disk", 0, CLI_STR, AT(disk), "SIZE", "What it may write (default: 1GiB)"},

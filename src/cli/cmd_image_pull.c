@@ -18,7 +18,7 @@
 #include "image/store.h"
 
 struct pull_options {
-  bool plain_http, quiet, json;
+  bool plain_http, quiet, json, progress;
   const char *platform;
 };
 
@@ -29,7 +29,9 @@ static const struct cli_option pull_table[] = {
      "Take the image for another machine, as in linux/arm64"},
     {"quiet", 'q', CLI_FLAG, offsetof(struct pull_options, quiet), NULL, "Show no progress"},
     {"json", 0, CLI_FLAG, offsetof(struct pull_options, json), NULL,
-     "Print progress and result as JSON, one object per line"},
+     "Print the result or the error as a JSON object"},
+    {"progress-json", 0, CLI_FLAG, offsetof(struct pull_options, progress), NULL,
+     "Print progress as JSON objects on standard output"},
     {0},
 };
 
@@ -87,7 +89,9 @@ static int pull(struct pulling *p, const struct pull_options *o, const char *nam
   if (rc == 0) rc = loop_new(&p->loop, err);
   if (rc < 0) return rc;
   p->part = (const struct image_part *)head;
-  p->view = progress_view_new(o->quiet ? PROGRESS_NONE : o->json ? PROGRESS_JSON : PROGRESS_AUTO);
+  p->view = progress_view_new(o->quiet      ? PROGRESS_NONE
+                              : o->progress ? PROGRESS_JSON
+                                            : PROGRESS_AUTO);
   struct image_pull_conf conf = {.loop = p->loop,
                                  .store = p->store,
                                  .settings = &p->settings,
@@ -108,21 +112,40 @@ static int pull(struct pulling *p, const struct pull_options *o, const char *nam
   return rc;
 }
 
+static void print_json(struct val v)
+{
+  struct buf line = {0};
+  json_print(&line, &v);
+  puts(line.data);
+  fflush(stdout);
+  buf_free(&line);
+  val_free(&v);
+}
+
 static void print_result(const struct pull_options *o, const char *name, const char *digest)
 {
   if (!o->json) {
-    printf("%s\n", digest);
+    puts(digest);
     return;
   }
   struct val v = val_map();
-  struct buf line = {0};
   val_add(&v, "event", val_str("pulled"));
   val_add(&v, "image", val_str(name));
   val_add(&v, "digest", val_str(digest));
-  json_print(&line, &v);
-  puts(line.data);
-  buf_free(&line);
-  val_free(&v);
+  print_json(v);
+}
+
+static int fail(const struct pull_options *o, const struct err *err)
+{
+  if (!o->json) return image_fail(err);
+  struct val v = val_map(), e = val_map();
+  val_add(&e, "code", val_str(err_info(err->kind)->code));
+  val_add(&e, "message", val_str(err->msg));
+  if (err->hint[0]) val_add(&e, "hint", val_str(err->hint));
+  val_add(&v, "event", val_str("error"));
+  val_add(&v, "error", e);
+  print_json(v);
+  return err_info(err->kind)->cli_exit;
 }
 
 static int run(int argc, char **argv)
@@ -144,7 +167,7 @@ static int run(int argc, char **argv)
   loop_free(p.loop);
   image_store_close(p.store);
   image_settings_free(&p.settings);
-  return rc == 0 ? CLI_EXIT_OK : image_fail(&err);
+  return rc == 0 ? CLI_EXIT_OK : fail(&o, &err);
 }
 
 const struct cli_command cmd_image_pull = {

@@ -36,7 +36,7 @@ static const struct cli_option options[] = {
     {"grace", 0, CLI_DURATION, AT(grace_ms), "DURATION",
      "Time for a script's own cleanup when it is ended (default: 10s)"},
     {"image", 'i', CLI_STR, AT(image), "IMAGE",
-     "Image of sandboxes that name none: host or dir:PATH (default: host)"},
+     "Image of sandboxes that name none: python:3.11, host or dir:PATH (default: host)"},
     {"engine", 0, CLI_STR, AT(engine), "NAME",
      "Engine of sandboxes that name none (default: local)"},
     {"max-sandboxes", 0, CLI_UINT, AT(max_sandboxes), "N",

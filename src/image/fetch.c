@@ -28,12 +28,13 @@
 #include "net/httpc.h"
 #include "net/url.h"
 
-#define ATTEMPTS_MAX       5
-#define BACKOFF_FIRST_MS   300
-#define BACKOFF_MAX_MS     10000
-#define RETRY_AFTER_MAX_MS 120000
-#define TOKEN_MAX_BYTES    (1024 * 1024)
-#define ERROR_MAX_BYTES    4096
+#define ATTEMPTS_MAX          5
+#define ATTEMPTS_UNKNOWN_HOST 2
+#define BACKOFF_FIRST_MS      300
+#define BACKOFF_MAX_MS        10000
+#define RETRY_AFTER_MAX_MS    120000
+#define TOKEN_MAX_BYTES       (1024 * 1024)
+#define ERROR_MAX_BYTES       4096
 
 struct endpoint {
   char *base;   /* "https://registry-1.docker.io" */
@@ -191,7 +192,9 @@ static void on_retry(struct timer *timer)
 static void try_again(struct fetch_run *run, const struct err *why, uint64_t wait_ms)
 {
   if (run->taken > run->taken_before) run->attempts = 0;
-  if (++run->attempts >= ATTEMPTS_MAX) {
+  /* An unknown host is no network, most often: asking long does not help. */
+  unsigned most = why->sys_errno == EHOSTUNREACH ? ATTEMPTS_UNKNOWN_HOST : ATTEMPTS_MAX;
+  if (++run->attempts >= most) {
     next_endpoint(run, why);
     return;
   }

@@ -2,7 +2,7 @@
  *
  * Layers hold files of many owners, and a user may own files by subordinate ids only from inside a
  * user namespace that maps them. Commands that write or remove layers enter one: id 0 is the user,
- * 1 to N are the range that /etc/subuid and /etc/subgid grant (the first line of the user counts).
+ * 1 to N are the range that /etc/subuid and /etc/subgid grant (the largest counts).
  * newuidmap has to be run from outside for a process inside, so a child forked before does that.
  * Without a grant, or without newuidmap, only id 0 is mapped: files then all belong to the user. */
 #include "image/ids.h"
@@ -55,24 +55,27 @@ bool image_ids_many(void)
   return geteuid() == 0 && count >= IDS_WANTED;
 }
 
-/* The user's line of /etc/subuid or /etc/subgid, by name or number. */
+/* The largest range that /etc/subuid or /etc/subgid gives the user, by name or number: the one that
+ * sandboxes get too. */
 static struct id_range find_range(const char *path, const char *name, uid_t uid)
 {
-  struct id_range found = {0};
+  struct id_range best = {0};
   char number[16], *line = NULL;
   size_t cap = 0;
   snprintf(number, sizeof number, "%u", uid);
   FILE *f = fopen(path, "re");
-  while (f && !found.count && getline(&line, &cap, f) > 0) {
+  while (f && getline(&line, &cap, f) > 0) {
     char *colon = strchr(line, ':');
     if (!colon) continue;
     *colon = '\0';
     if (strcmp(line, number) != 0 && (!name || strcmp(line, name) != 0)) continue;
-    if (sscanf(colon + 1, "%lu:%lu", &found.first, &found.count) != 2) found.count = 0;
+    struct id_range found;
+    if (sscanf(colon + 1, "%lu:%lu", &found.first, &found.count) == 2 && found.count > best.count)
+      best = found;
   }
   free(line);
   if (f) fclose(f);
-  return found;
+  return best;
 }
 
 static int write_file(const char *path, const char *text)

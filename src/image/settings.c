@@ -3,7 +3,7 @@
  *
  *   { "registries": { "docker.io": { "mirrors": ["https://mirror.example.org"] },
  *                     "127.0.0.1:5000": { "plain_http": true } },
- *     "max_size": "20GiB" }
+ *     "max_size": "20GiB", "pull": "missing" }
  *
  * Unknown members are errors: a misspelt "ca" must not mean "trust the system's". */
 #include "image/settings.h"
@@ -37,6 +37,17 @@ int image_size_parse(const char *text, uint64_t *ret, struct err *err)
         return 0;
       }
   return err_arg(err, "max_size", "\"%.40s\" is no size: say bytes, \"500MiB\" or \"20GiB\"", text);
+}
+
+int image_policy_parse(const char *text, enum image_policy *ret, struct err *err)
+{
+  static const char *const names[] = {"missing", "always", "never"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (strcmp(text, names[i]) == 0) {
+      *ret = (enum image_policy)i;
+      return 0;
+    }
+  return err_arg(err, "pull", "\"%.40s\" is not one of missing, always, never", text);
 }
 
 static int parse_mirrors(struct image_registry *r, const struct val *v, struct err *err)
@@ -107,8 +118,10 @@ static int parse_root(struct image_settings *s, const struct val *v, struct err 
       rc = parse_registries(s, &v->map.v[i].val, err);
     else if (strcmp(key, "max_size") == 0)
       rc = parse_max_size(s, &v->map.v[i].val, err);
+    else if (strcmp(key, "pull") == 0 && v->map.v[i].val.type == VAL_STR)
+      rc = image_policy_parse(v->map.v[i].val.s.p, &s->policy, err);
     else
-      rc = err_arg(err, key, "\"%s\" is neither registries nor max_size", key);
+      rc = err_arg(err, key, "\"%s\" is not one of registries, max_size, pull", key);
   }
   return rc;
 }
@@ -143,9 +156,8 @@ static void find_file(struct buf *out)
   if (access(out->data, F_OK) < 0) buf_free(out);
 }
 
-int image_settings_load(struct image_settings *ret, struct err *err)
+static int load_file(struct image_settings *ret, struct err *err)
 {
-  *ret = (struct image_settings){0};
   struct buf path = {0}, text = {0};
   find_file(&path);
   if (path.len == 0) return 0;
@@ -164,6 +176,20 @@ int image_settings_load(struct image_settings *ret, struct err *err)
   if (rc < 0) err_wrap(err, "%s", path.data);
   buf_free(&text);
   buf_free(&path);
+  return rc;
+}
+
+int image_settings_load(struct image_settings *ret, struct err *err)
+{
+  *ret = (struct image_settings){0};
+  const char *policy = getenv("REGOLITH_PULL");
+  int rc = load_file(ret, err);
+  if (rc < 0 || !policy) return rc;
+  rc = image_policy_parse(policy, &ret->policy, err);
+  if (rc < 0) {
+    err_wrap(err, "REGOLITH_PULL");
+    image_settings_free(ret);
+  }
   return rc;
 }
 

@@ -195,6 +195,10 @@ static void describe(const struct http_transfer *t, CURLcode rc, struct err *err
   const char *text = t->text[0] ? t->text : curl_easy_strerror(rc);
   switch ((int)rc) {
   case CURLE_OPERATION_TIMEDOUT: err_set(err, ERR_ENGINE_UNAVAILABLE, ETIMEDOUT, "%s", text); break;
+  case CURLE_COULDNT_RESOLVE_HOST:
+  case CURLE_COULDNT_RESOLVE_PROXY:
+    err_set(err, ERR_ENGINE_UNAVAILABLE, EHOSTUNREACH, "%s", text);
+    break;
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CACERT_BADFILE:
     err_set(err, ERR_DENIED, EPROTO, "%s", text);

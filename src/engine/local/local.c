@@ -81,6 +81,12 @@ static void finish_close(void *data)
   done(done_data);
 }
 
+static void close_images(void *data)
+{
+  struct local *e = data;
+  image_resolver_close(e->images, finish_close, e);
+}
+
 static void on_warden_gone(struct local *e)
 {
   watch_stop(e->watcher, &e->warden_watch);
@@ -92,7 +98,7 @@ static void on_warden_gone(struct local *e)
     err_set(&e->warden_err, ERR_ENGINE_UNAVAILABLE, 0, "the warden ended unexpectedly");
   LIST_FOREACH_SAFE (it, &e->boxes) box_on_warden_gone(list_entry(it, struct engine_box, node));
   if (e->closing) {
-    if (list_empty(&e->boxes)) watcher_close(e->watcher, finish_close, e);
+    if (list_empty(&e->boxes)) watcher_close(e->watcher, close_images, e);
   } else if (e->greeted) {
     start_warden(e, NULL); /* it sweeps what is left; a failure shows at the next create */
   }
@@ -162,6 +168,7 @@ static int local_open(struct engine **ret, const struct engine_conf *conf, struc
   e->next_id = 1;
   e->warden.fd = -1;
   e->chunk = xmalloc(LOCAL_CHUNK);
+  e->images = image_resolver_new(e->loop);
   list_init(&e->boxes);
   outq_init(&e->warden_out);
   struct helper warden = preforked;
@@ -241,7 +248,7 @@ void local_box_gone(struct local *e)
   if (!e->closing || !list_empty(&e->boxes)) return;
   struct proto_box quit = {.type = PROTO_QUIT};
   if (e->warden.fd < 0)
-    watcher_close(e->watcher, finish_close, e);
+    watcher_close(e->watcher, close_images, e);
   else
     local_tell_warden(e, &quit, sizeof quit, -1, NULL); /* the rest follows its end-of-file */
 }

@@ -27,6 +27,7 @@
 static void free_box(struct engine_box *b)
 {
   list_remove(&b->node);
+  image_use_free(b->image);
   strv_free(&b->env);
   free(b->cwd);
   free(b->user);
@@ -121,6 +122,10 @@ static void send_kill(struct engine_box *b)
 {
   if (b->state == BOX_DEAD || b->kill_sent) return;
   b->kill_sent = true;
+  if (b->resolving) {
+    image_resolve_cancel(&b->resolve);
+    return;
+  }
   if (b->pidfd >= 0 && syscall(SYS_pidfd_send_signal, b->pidfd, SIGKILL, NULL, 0) == 0) return;
   struct proto_box msg = {.type = PROTO_KILL, .box = b->id};
   if (b->engine->warden.fd >= 0) local_tell_warden(b->engine, &msg, sizeof msg, -1, NULL);
@@ -167,7 +172,7 @@ static void on_pidfd(struct watch *watch, uint32_t events)
 void box_on_warden_gone(struct engine_box *b)
 {
   struct local *e = b->engine;
-  if (b->state == BOX_DEAD) return;
+  if (b->state == BOX_DEAD || b->resolving) return;
   if (b->create && b->create_err.kind == ERR_NONE && !b->kill_sent) b->create_err = e->warden_err;
   read_agent(b);
   close_sock(b);
@@ -320,22 +325,38 @@ static int check_args(const struct create_args *a, struct err *err)
 
 static int parse_image(const char *image, struct proto_create *req, struct err *err)
 {
-  if (strcmp(image, "host") == 0) {
-    req->image = IMAGE_HOST;
-    return 0;
-  }
+  req->image = IMAGE_LAYERS;
+  if (strcmp(image, "host") == 0) req->image = IMAGE_HOST;
   if (strncmp(image, "dir:", 4) == 0) {
     const char *path = image + 4;
     if (*path != '/') return err_arg(err, "image", "\"%s\": dir: wants an absolute path", image);
     if (strlen(path) >= sizeof req->path) return err_arg(err, "image", "the path is too long");
     req->image = IMAGE_DIR;
     strcpy(req->path, path); /* fits, see above */
-    return 0;
   }
-  unsupported(err, "image", "registry images yet");
-  err_hint(err, "use image = \"host\" (this machine's programs) or \"dir:/PATH\" (an unpacked "
-                "root file system)");
-  return -ENOTSUP;
+  return 0;
+}
+
+/* The layers of an image, as overlay wants them: topmost first. */
+static int fill_layers(const struct local *e, const struct image_record *r,
+                       struct proto_create *req, struct err *err)
+{
+  size_t at = 0;
+  if (r->layers_n == 0)
+    return err_set(err, ERR_UNSUPPORTED, 0, "the image is empty: it has no layers");
+  if (r->layers_n * IMAGE_LAYER_ID_SIZE > sizeof req->layers)
+    return err_set(err, ERR_UNSUPPORTED, 0, "the image has %zu layers, at most %zu can be mounted",
+                   r->layers_n, sizeof req->layers / IMAGE_LAYER_ID_SIZE);
+  for (size_t i = r->layers_n; i-- > 0;) {
+    image_layer_id(r->layers[i], req->layers + at);
+    at += strlen(req->layers + at);
+    req->layers[at++] = ':';
+  }
+  req->layers[at - 1] = '\0';
+  if ((size_t)snprintf(req->path, sizeof req->path, "%s", image_resolver_layers(e->images)) >=
+      sizeof req->path)
+    return err_set(err, ERR_UNSUPPORTED, ENAMETOOLONG, "the path of the image store is too long");
+  return 0;
 }
 
 /* One inode for 8 KiB: what file systems on disk give. */
@@ -383,23 +404,93 @@ static int connect_agent(struct engine_box *b, int *ret_theirs, struct err *err)
   return err_set(err, ERR_INTERNAL, -rc, "cannot watch a socket: %s", strerror(-rc));
 }
 
+static bool names(const char *entry, const char *other)
+{
+  size_t n = strcspn(entry, "=");
+  return strncmp(entry, other, n) == 0 && other[n] == '=';
+}
+
+/* What the image says, where create said nothing. */
+static void apply_image(struct engine_box *b, const struct image_config *c)
+{
+  struct strv env = {0};
+  for (size_t i = 0; i < c->env.n; i++) {
+    bool overridden = false;
+    for (size_t k = 0; k < b->env.n; k++) overridden |= names(c->env.v[i], b->env.v[k]);
+    if (!overridden) strv_add(&env, c->env.v[i]);
+  }
+  for (size_t k = 0; k < b->env.n; k++) strv_add(&env, b->env.v[k]);
+  strv_free(&b->env);
+  b->env = env;
+  if (!b->cwd && c->working_dir) b->cwd = xstrdup(c->working_dir);
+  if (!b->user && c->user) b->user = xstrdup(c->user);
+}
+
+/* Asks the warden. On failure the box is as it was before. */
+static int order_box(struct engine_box *b, struct proto_create *req, struct err *err)
+{
+  req->box = b->id;
+  memcpy(req->sandbox_id, b->sandbox_id, sizeof req->sandbox_id);
+  int theirs = -1;
+  int rc = connect_agent(b, &theirs, err);
+  if (rc == 0) rc = local_tell_warden(b->engine, req, sizeof *req, theirs, err);
+  if (rc < 0) close_sock(b);
+  return rc;
+}
+
+static struct proto_create new_request(const struct create_args *a)
+{
+  struct proto_create req = {.type = PROTO_CREATE};
+  fill_limits(a, &req);
+  return req;
+}
+
+static void on_resolved(struct image_resolve *resolve, struct image_use *use,
+                        const struct err *failure)
+{
+  struct engine_box *b = resolve->data;
+  static struct proto_create req;
+  b->resolving = false;
+  b->image = use;
+  struct err err = {0};
+  if (b->kill_sent) {
+    box_finish(b, BOX_END_LOST);
+    return;
+  }
+  if (failure) {
+    err = *failure;
+    snprintf(err.field, sizeof err.field, "image");
+  } else {
+    req = new_request(b->create->args);
+    req.image = IMAGE_LAYERS;
+    apply_image(b, &use->config);
+    if (fill_layers(b->engine, &use->record, &req, &err) == 0) order_box(b, &req, &err);
+  }
+  if (err.kind == ERR_NONE) return;
+  b->create_err = err;
+  box_finish(b, BOX_END_LOST);
+}
+
+static int resolve_image(struct engine_box *b, const char *image, struct err *err)
+{
+  b->resolve = (struct image_resolve){.on_done = on_resolved, .data = b};
+  int rc = image_resolve_start(b->engine->images, &b->resolve, image, err);
+  b->resolving = rc == 0;
+  if (rc < 0 && err && !err->field[0]) snprintf(err->field, sizeof err->field, "image");
+  return rc;
+}
+
 int box_create(struct local *e, struct create_op *op, struct err *err)
 {
   static struct proto_create req;
-  req = (struct proto_create){.type = PROTO_CREATE};
+  req = new_request(op->args);
   int rc = check_args(op->args, err);
   if (rc == 0) rc = parse_image(op->args->image, &req, err);
   if (rc < 0) return rc;
   if (e->closing) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the engine is closing");
-  fill_limits(op->args, &req);
   struct engine_box *b = new_box(e, op);
-  req.box = b->id;
-  memcpy(req.sandbox_id, b->sandbox_id, sizeof req.sandbox_id);
-  int theirs = -1;
-  rc = connect_agent(b, &theirs, err);
-  if (rc == 0) rc = local_tell_warden(e, &req, sizeof req, theirs, err);
+  rc = req.image == IMAGE_LAYERS ? resolve_image(b, op->args->image, err) : order_box(b, &req, err);
   if (rc < 0) {
-    close_sock(b);
     free_box(b);
     return rc;
   }

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/local/proto.h"
 #include "engine/local/watch.h"
+#include "image/resolve.h"
 #include "wire/op.h"
 
 /* Shared by the local*.c files; nobody else includes this. */
@@ -37,10 +38,11 @@ struct local {
   struct outq warden_out;
   bool greeted; /* its HELLO came, and is good */
   struct proto_hello hello;
-  struct err warden_err; /* why the last one could do nothing */
-  struct list boxes;     /* struct engine_box.node, owned */
-  uint64_t next_id;      /* of boxes and execs */
-  char *chunk;           /* owned: where output is read to; LOCAL_CHUNK bytes */
+  struct err warden_err;         /* why the last one could do nothing */
+  struct list boxes;             /* struct engine_box.node, owned */
+  uint64_t next_id;              /* of boxes and execs */
+  char *chunk;                   /* owned: where output is read to; LOCAL_CHUNK bytes */
+  struct image_resolver *images; /* owned */
   bool closing;
   void (*on_closed)(void *data);
   void *closed_data;
@@ -71,6 +73,9 @@ struct engine_box {
   struct list execs;     /* struct exec.node */
   struct strv env;       /* owned copy */
   char *cwd, *user;      /* owned, NULL = default */
+  struct image_resolve resolve;
+  bool resolving;          /* its image is being looked for: the warden knows nothing of it yet */
+  struct image_use *image; /* owned; NULL: not an image of the store */
 };
 
 /* A kill_op in flight. */

@@ -15,9 +15,10 @@
  * enemy: the host checks its every word (size, type, ranges, known ids) and takes no text from it
  * once a command has run. */
 
-#define PROTO_FDS_MAX    8
-#define PROTO_INLINE_MAX (64 * 1024) /* an exec request beyond this travels as a sealed memfd */
-#define PROTO_ID_SIZE    64
+#define PROTO_FDS_MAX     8
+#define PROTO_INLINE_MAX  (64 * 1024) /* an exec request beyond this travels as a sealed memfd */
+#define PROTO_ID_SIZE     64
+#define PROTO_LAYERS_SIZE 3840 /* 132 layers; with the rest it fits a page of mount options */
 
 enum proto_type {
   /* host → warden */
@@ -41,7 +42,7 @@ enum proto_type {
   PROTO_EXITED,  /* an exec's command ended */
 };
 
-enum image_kind { IMAGE_HOST, IMAGE_DIR };
+enum image_kind { IMAGE_HOST, IMAGE_DIR, IMAGE_LAYERS };
 
 struct proto_create {
   uint32_t type;
@@ -53,7 +54,8 @@ struct proto_create {
   uint32_t cpu_milli;
   uint32_t pids;
   char sandbox_id[PROTO_ID_SIZE];
-  char path[PATH_MAX]; /* IMAGE_DIR: absolute */
+  char path[PATH_MAX]; /* IMAGE_DIR: the root; IMAGE_LAYERS: the folder of layers. Absolute */
+  char layers[PROTO_LAYERS_SIZE]; /* IMAGE_LAYERS: names in that folder, topmost first, by colons */
 };
 
 struct proto_box { /* KILL, ENDED; QUIT with box 0 */

@@ -8,6 +8,9 @@
  *   dir:PATH root is an overlay: PATH below, read-only and with mapped ids, the scratch above.
  *            Mounted by the warden from its own namespace (a box's root cannot set the attributes
  *            that overlay keeps), and taken by the agent.
+ *   layers   the same with the layers of an image below. One mapped bind of the folder that holds
+ *            all layers serves for all of them; the overlay names them relative to it, so that no
+ *            path of the host shows in the box.
  *
  * Mounts are staged on the empty directories /dev/shm and /dev/pts of the warden's own /dev: older
  * kernels neither clone nor overlay what is not attached anywhere. No target is ever looked up
@@ -157,7 +160,8 @@ static int make_dir(int at, const char *name, mode_t mode, uid_t owner)
   return owner == (uid_t)-1 ? 0 : fchownat(at, name, owner, owner, AT_SYMLINK_NOFOLLOW);
 }
 
-/* --- dir:PATH, in the warden -------------------------------------------------------------------
+/* --- dir:PATH and layers, in the warden
+ * -------------------------------------------------------------------
  */
 
 static int map_layer(int layer, int userns_fd, const char *path, struct err *err)
@@ -182,6 +186,31 @@ static int open_layer(const struct proto_create *req, struct stat *ret_st, struc
   int layer =
       clone_tree(fd, "", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_EMPTY_PATH);
   return layer < 0 ? fail(err, "bind the image") : layer;
+}
+
+/* mount(2) and not fsconfig, whose strings end at 256 bytes (kernels before 6.7 cannot append). The
+ * working directory is the folder of layers, which is on STAGE_LAYER: the overlay covers it there,
+ * is cloned, and uncovers it again. */
+static int mount_layers(const char *layers, int layer, int scratch, const struct ids *ids,
+                        struct err *err)
+{
+  char options[4096];
+  int n = snprintf(options, sizeof options,
+                   "lowerdir=%s,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work%s",
+                   layers, scratch, scratch, ids->mode == IDS_BLOCKS ? "" : ",userxattr");
+  if (n < 0 || (size_t)n >= sizeof options)
+    return err_set(err, ERR_UNSUPPORTED, E2BIG, "the image has too many layers");
+  int rc = fchdir(layer) < 0
+               ? -1
+               : mount("overlay", STAGE_LAYER, "overlay", MS_NODEV | MS_NOSUID, options);
+  int saved = errno;
+  if (chdir("/") < 0) return fail(err, "leave the layers");
+  errno = saved;
+  if (rc < 0) return fail(err, "mount the overlay");
+  int fd = open_tree(AT_FDCWD, STAGE_LAYER, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  rc = fd < 0 ? fail(err, "take the overlay") : fd;
+  umount2(STAGE_LAYER, MNT_DETACH);
+  return rc;
 }
 
 static int mount_overlay(int layer, int scratch, const struct ids *ids, struct err *err)
@@ -214,7 +243,8 @@ static int build_overlay(const struct proto_create *req, const struct ids *ids,
   if (make_dir(scratch, "upper", st->st_mode & 07777, root) < 0 ||
       make_dir(scratch, "shm", 01777, root) < 0 || make_dir(scratch, "work", 0755, 0) < 0)
     return fail(err, "prepare scratch space");
-  int overlay = mount_overlay(layer, scratch, ids, err);
+  int overlay = req->image == IMAGE_LAYERS ? mount_layers(req->layers, layer, scratch, ids, err)
+                                           : mount_overlay(layer, scratch, ids, err);
   if (overlay < 0) return overlay;
   int shm = clone_tree(scratch, "shm", MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, 0);
   if (shm < 0) {
@@ -236,6 +266,11 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
   struct stat st;
   cleanup_close int layer = open_layer(req, &st, err);
   if (layer < 0) return layer;
+  if (req->image == IMAGE_LAYERS) { /* the root is what its topmost layer says */
+    char top[64];
+    snprintf(top, sizeof top, "%.*s", (int)strcspn(req->layers, ":"), req->layers);
+    if (fstatat(layer, top, &st, AT_SYMLINK_NOFOLLOW) < 0) return fail(err, "find the layers");
+  }
   int rc = build_overlay(req, ids, block, userns_fd, layer, &st, ret_fds, err);
   umount2(STAGE, MNT_DETACH); /* the overlay holds on to both; EINVAL where not staged */
   umount2(STAGE_LAYER, MNT_DETACH);

@@ -247,7 +247,7 @@ static int try_create(const struct proto_create *req, int box_sock, struct err *
   struct wbox *b = xcalloc(1, sizeof *b);
   b->box = req->box;
   memcpy(b->name, req->sandbox_id, sizeof b->name - 1);
-  int rc = ids_take(&warden.ids, req->image == IMAGE_DIR, &b->ids, err);
+  int rc = ids_take(&warden.ids, req->image != IMAGE_HOST, &b->ids, err);
   if (rc < 0) {
     free(b);
     return rc;
