@@ -33,11 +33,25 @@ static int raise_if_moved(lua_State *L, uint64_t epoch)
 
 /* --- pcall, xpcall --- */
 
-/* ctx is the epoch at the start; below the results lie `below` values that are not results. */
-static int call_ended(lua_State *L, int status, uint64_t epoch, int below)
+/* Lua counts nested C calls, but anew after each yield, and slices end anywhere: so we count too.
+ * (Unwinding is quadratic in the depth, and no hook runs meanwhile.) */
+#define MAX_PCALL_DEPTH 190
+
+/* What a continuation has to know: the epoch at the start, and the depth around the call. */
+static lua_KContext begin_pcall(lua_State *L)
 {
+  unsigned depth = thread_depth(L);
+  if (depth >= MAX_PCALL_DEPTH) luaL_error(L, "C stack overflow");
+  thread_set_depth(L, depth + 1);
+  return (lua_KContext)(script_of(L)->epoch << 8 | depth);
+}
+
+/* below: how many values lie below the results. */
+static int call_ended(lua_State *L, int status, lua_KContext ctx, int below)
+{
+  thread_set_depth(L, ctx & 0xff);
   if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - below;
-  raise_if_moved(L, epoch);
+  raise_if_moved(L, (uint64_t)ctx >> 8);
   lua_pushboolean(L, false);
   lua_insert(L, -2);
   return 2;
@@ -45,17 +59,17 @@ static int call_ended(lua_State *L, int status, uint64_t epoch, int below)
 
 static int pcall_ended(lua_State *L, int status, lua_KContext ctx)
 {
-  return call_ended(L, status, (uint64_t)ctx, 0);
+  return call_ended(L, status, ctx, 0);
 }
 
 static int coro_pcall(lua_State *L)
 {
   luaL_checkany(L, 1);
+  lua_KContext ctx = begin_pcall(L);
   lua_pushboolean(L, true);
   lua_insert(L, 1);
-  lua_KContext epoch = (lua_KContext)script_of(L)->epoch;
-  int status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, epoch, pcall_ended);
-  return pcall_ended(L, status, epoch);
+  int status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, ctx, pcall_ended);
+  return pcall_ended(L, status, ctx);
 }
 
 /* Stands before the script's own message handler: an error that carries a cancel is not for it.
@@ -72,24 +86,24 @@ static int xpcall_handler(lua_State *L)
 
 static int xpcall_ended(lua_State *L, int status, lua_KContext ctx)
 {
-  return call_ended(L, status, (uint64_t)ctx, 2);
+  return call_ended(L, status, ctx, 2);
 }
 
 /* The stack becomes: handler, function, true, function, arguments. */
 static int coro_xpcall(lua_State *L)
 {
   int n = lua_gettop(L);
-  lua_KContext epoch = (lua_KContext)script_of(L)->epoch;
   luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_KContext ctx = begin_pcall(L);
   lua_pushvalue(L, 2);
-  lua_pushinteger(L, epoch);
+  lua_pushinteger(L, ctx >> 8);
   lua_pushcclosure(L, xpcall_handler, 2);
   lua_replace(L, 2);
   lua_pushboolean(L, true);
   lua_pushvalue(L, 1);
   lua_rotate(L, 3, 2);
-  int status = lua_pcallk(L, n - 2, LUA_MULTRET, 2, epoch, xpcall_ended);
-  return xpcall_ended(L, status, epoch);
+  int status = lua_pcallk(L, n - 2, LUA_MULTRET, 2, ctx, xpcall_ended);
+  return xpcall_ended(L, status, ctx);
 }
 
 /* --- coroutines --- */

@@ -2,7 +2,8 @@
  * collectgarbage; and those that scripts do not have, which say what to use instead.
  *
  * load calls its reader in the task (so that it may block and be preempted), and then compiles the
- * text in steps. Bytecode is refused: it can crash Lua. setmetatable refuses __gc: no hook runs in
+ * text, of at most 1 MiB (a tenth of a second) because nothing interrupts the compiler. Bytecode is
+ * refused: it can crash Lua. setmetatable refuses __gc: no hook runs in
  * a finalizer, so it could not be stopped. collectgarbage works in steps, and what would stop the
  * collector is accepted and does nothing, because the memory cap counts on it. */
 #include "script/script_internal.h"
@@ -55,30 +56,30 @@ static int base_print(lua_State *L)
 
 /* --- load --- */
 
+#define MAX_TEXT ((size_t)1 << 20)
+
 struct text_source {
   const char *text;
-  size_t len, at;
+  size_t len;
 };
 
 static const char *read_text(lua_State *L, void *data, size_t *ret_len)
 {
   struct text_source *src = data;
-  script_pause(L, 0, NULL);
-  size_t n = src->len - src->at;
-  if (n > 4096) n = 4096;
-  const char *piece = src->text + src->at;
-  src->at += n;
-  *ret_len = n;
-  return piece;
+  (void)L;
+  *ret_len = src->len;
+  src->len = 0;
+  return src->text;
 }
 
 int script_load_text(lua_State *L, const char *text, size_t len, const char *chunk_name)
 {
-  struct text_source src = {text, len, 0};
-  uint64_t epoch = script_of(L)->epoch;
-  int status = lua_load(L, read_text, &src, chunk_name, "t");
-  if (status != LUA_OK && task_moved(L, epoch)) return lua_error(L);
-  return status;
+  struct text_source src = {text, len};
+  if (len > MAX_TEXT) {
+    lua_pushfstring(L, "%s: more than 1 MiB of program text", chunk_name + 1);
+    return LUA_ERRSYNTAX;
+  }
+  return lua_load(L, read_text, &src, chunk_name, "t");
 }
 
 enum { LOAD_CHUNK = 1, LOAD_NAME, LOAD_MODE, LOAD_ENV, LOAD_PIECES };
@@ -112,31 +113,50 @@ static int load_text(lua_State *L, bool has_env)
   return 1;
 }
 
-/* ctx: the number of pieces so far, and bit 0 for the environment. The piece is on top. */
-static int load_piece(lua_State *L, int status, lua_KContext ctx)
+/* ctx: the number of pieces so far, and bit 0 for the environment. */
+static int load_next(lua_State *L, int status, lua_KContext ctx);
+
+static int load_pieces(lua_State *L, lua_Integer n, bool has_env)
 {
-  (void)status;
-  lua_Integer n = ctx >> 1;
-  for (;;) {
-    size_t len = 0;
-    if (!lua_isnil(L, -1) && !lua_tolstring(L, -1, &len))
-      return luaL_error(L, "reader function must return a string");
-    if (len == 0) break;
-    lua_rawseti(L, LOAD_PIECES, ++n);
-    lua_pushvalue(L, LOAD_CHUNK);
-    ctx = (lua_KContext)(n << 1) | (ctx & 1);
-    lua_callk(L, 0, 1, ctx, load_piece);
-  }
-  lua_settop(L, LOAD_PIECES);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   for (lua_Integer i = 1; i <= n; i++) {
     lua_rawgeti(L, LOAD_PIECES, i);
     luaL_addvalue(&b);
-    if (i % 1024 == 0) script_pause(L, 0, NULL);
   }
   luaL_pushresult(&b);
-  return load_text(L, ctx & 1);
+  return load_text(L, has_env);
+}
+
+/* The reader's answer is on top. */
+static int load_piece(lua_State *L, int status, lua_KContext ctx)
+{
+  size_t len = 0;
+  if (!lua_isnil(L, -1) && !lua_tolstring(L, -1, &len))
+    return luaL_error(L, "reader function must return a string");
+  if (len == 0) {
+    lua_settop(L, LOAD_PIECES);
+    return load_pieces(L, ctx >> 1, ctx & 1);
+  }
+  lua_rawseti(L, LOAD_PIECES, (ctx >> 1) + 1);
+  return load_next(L, status, ctx + 2);
+}
+
+/* At most 2^18 pieces: joining them has to be quick. */
+static int load_next(lua_State *L, int status, lua_KContext ctx)
+{
+  for (;;) {
+    script_pause(L, ctx, load_next);
+    if (ctx >> 1 > 1 << 18) return luaL_error(L, "the reader gives too many pieces");
+    lua_settop(L, LOAD_PIECES);
+    lua_pushvalue(L, LOAD_CHUNK);
+    lua_callk(L, 0, 1, ctx, load_piece);
+    size_t len = 0;
+    if (lua_type(L, -1) != LUA_TSTRING || (lua_tolstring(L, -1, &len), len == 0))
+      return load_piece(L, status, ctx);
+    lua_rawseti(L, LOAD_PIECES, (ctx >> 1) + 1);
+    ctx += 2;
+  }
 }
 
 static int base_load(lua_State *L)
@@ -149,9 +169,7 @@ static int base_load(lua_State *L)
   }
   luaL_checktype(L, LOAD_CHUNK, LUA_TFUNCTION);
   lua_newtable(L);
-  lua_pushvalue(L, LOAD_CHUNK);
-  lua_callk(L, 0, 1, has_env, load_piece);
-  return load_piece(L, LUA_OK, has_env);
+  return load_next(L, LUA_OK, has_env);
 }
 
 /* The file's text under the granted directories, on the stack; false with a message instead. */

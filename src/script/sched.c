@@ -77,6 +77,15 @@ static int raise_stretch(lua_State *L, struct script *s)
 
 static void on_hook(lua_State *L, lua_Debug *ar);
 
+/* The slice is over inside of a call that cannot yield. The code that made the call can, and may be
+ * back in another such call before the next tick: look again soon, and not always at the same place
+ * of its loop. */
+static void look_again(lua_State *L, struct script *s)
+{
+  s->jitter = s->jitter * 1103515245u + 12345u;
+  lua_sethook(L, on_hook, LUA_MASKCOUNT, 20 + (int)(s->jitter >> 16 & 63));
+}
+
 /* Raises what has to be raised; true when the code has to give up the processor, and can. */
 static bool must_leave(lua_State *L, struct script *s)
 {
@@ -94,6 +103,7 @@ static bool must_leave(lua_State *L, struct script *s)
     if (s->stage == STAGE_STOPPED) task_raise_cancel(L);
     raise_stretch(L, s);
   }
+  if (attention & ATTENTION_SLICE) look_again(L, s);
   return false;
 }
 

@@ -118,6 +118,7 @@ struct script {
   uint64_t next_task;
   uint64_t slice_start_ns; /* CPU of the thread */
   uint64_t cpu_ns, preempts;
+  unsigned jitter; /* random enough */
 
   /* the end */
   enum script_end end; /* SCRIPT_OK until something went wrong */
@@ -162,10 +163,12 @@ void script_fail(struct script *s, enum script_end end, const struct err *err);
 /* --- Coroutines (coro.c) ------------------------------------------------------------------------
  */
 
-/* Flags kept beside the script pointer in each thread's extra space. */
+/* Kept beside the script's address in each thread's extra space. */
 enum { THREAD_HELD = 1 /* its task runs or blocks in it */, THREAD_TASK = 2 };
 void thread_set_flags(lua_State *L, unsigned flags);
 unsigned thread_flags(lua_State *L);
+void thread_set_depth(lua_State *L, unsigned depth); /* nested pcalls; at most 65535 */
+unsigned thread_depth(lua_State *L);
 bool coro_can_yield(lua_State *L); /* to the scheduler */
 void convert_open(lua_State *L);
 

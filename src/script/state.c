@@ -8,7 +8,8 @@
  * allocator: Lua lets every such allocation raise, and no collection is tried. Big means bigger
  * than the largest block Lua allocates where it counts on NULL (a stack being shrunk, 16 MiB).
  *
- * The extra space of each thread holds the script's address; its low bits are flags (coro.c). */
+ * The extra space of each thread holds the script's address, and beside it flags and the number of
+ * nested pcalls (coro.c). */
 #include "script/script_internal.h"
 
 #include <errno.h>
@@ -27,22 +28,40 @@
 const char script_key_tasks, script_key_core, script_key_error_mt, script_key_embedded_env;
 static const char key_no_memory;
 
-#define FLAG_BITS ((uintptr_t)7)
+/* The extra space: depth in the top 16 bits, address, flags in the low 3. User space addresses have
+ * 47 bits on every machine we run on; script_new checks. */
+#define FLAG_BITS   ((uintptr_t)7)
+#define DEPTH_SHIFT 48
+#define DEPTH_BITS  ((uintptr_t)0xffff << DEPTH_SHIFT)
+
+static uintptr_t *extra(lua_State *L)
+{
+  return lua_getextraspace(L);
+}
 
 struct script *script_of(lua_State *L)
 {
-  return (struct script *)(*(uintptr_t *)lua_getextraspace(L) & ~FLAG_BITS);
+  return (struct script *)(*extra(L) & ~(FLAG_BITS | DEPTH_BITS));
 }
 
 unsigned thread_flags(lua_State *L)
 {
-  return (unsigned)(*(uintptr_t *)lua_getextraspace(L) & FLAG_BITS);
+  return (unsigned)(*extra(L) & FLAG_BITS);
 }
 
 void thread_set_flags(lua_State *L, unsigned flags)
 {
-  uintptr_t *space = lua_getextraspace(L);
-  *space = (*space & ~FLAG_BITS) | flags;
+  *extra(L) = (*extra(L) & ~FLAG_BITS) | flags;
+}
+
+unsigned thread_depth(lua_State *L)
+{
+  return (unsigned)(*extra(L) >> DEPTH_SHIFT);
+}
+
+void thread_set_depth(lua_State *L, unsigned depth)
+{
+  *extra(L) = (*extra(L) & ~DEPTH_BITS) | (uintptr_t)depth << DEPTH_SHIFT;
 }
 
 /* The error that one allocation beyond all bounds raises; an ordinary one. Allocates nothing. */
@@ -154,7 +173,8 @@ int state_new(struct script *s, struct err *err)
   lua_State *L = lua_newstate(allocate, s);
   if (!L) return err_set(err, ERR_CAPACITY, ENOMEM, "no memory for another script");
   s->L = L;
-  *(uintptr_t *)lua_getextraspace(L) = (uintptr_t)s;
+  if ((uintptr_t)s & (FLAG_BITS | DEPTH_BITS)) abort();
+  *extra(L) = (uintptr_t)s;
   lua_atpanic(L, on_panic);
   lua_setwarnf(L, on_warn, s);
   lua_gc(L, LUA_GCINC, 150, 0, 0);
