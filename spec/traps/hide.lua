@@ -123,7 +123,7 @@ while true do coroutine.close(chain(100)) end
 --> true
 --> false	C stack overflow
 
---## depth end=ok
+--## depth mem=128 end=ok
 local function down() return 1 + down() end
 print(pcall(down) == false)
 local function pdown(n) local ok, e = pcall(pdown, n + 1) if not ok then error(e, 0) end end

@@ -192,10 +192,20 @@ static void on_grace(struct timer *timer)
   script_stop(timer->data);
 }
 
+/* Where the script stands that is about to be ended by a limit. */
+static void save_place(struct script *s)
+{
+  if (!s->running || s->traceback) return;
+  script_push_traceback(s->running, s->running, 0);
+  s->traceback = xstrdup(lua_tostring(s->running, -1));
+  lua_pop(s->running, 1);
+}
+
 /* The first reason stays. */
 void script_fail(struct script *s, enum script_end end, const struct err *err)
 {
   if (s->cancelled) return;
+  if (end == SCRIPT_LIMIT) save_place(s);
   s->cancelled = true;
   s->end = end;
   if (err) s->end_err = *err;
@@ -238,7 +248,7 @@ static void save_traceback(struct script *s, const struct task *t)
 {
   task_push_error(s->L, t);
   const char *text = lua_tostring(s->L, -1);
-  if (text && *text) s->traceback = xstrdup(text);
+  if (text && *text && !s->traceback) s->traceback = xstrdup(text);
   lua_pop(s->L, 2);
 }
 
