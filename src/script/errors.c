@@ -120,7 +120,8 @@ void script_err_from(lua_State *L, int idx, struct err *err)
 
 /* --- Tracebacks --- */
 
-#define TRACEBACK_LINES 20
+#define TRACEBACK_LINES  20
+#define TRACEBACK_FRAMES 200 /* lua_getstack walks from the top */
 
 /* One line of `out`; 0 where the frame is not the script's. */
 static int format_frame(lua_State *of, lua_Debug *ar, char *out, size_t size)
@@ -136,22 +137,52 @@ static int format_frame(lua_State *of, lua_Debug *ar, char *out, size_t size)
                   ar->linedefined);
 }
 
+struct traceback {
+  char text[4096];
+  size_t len;
+  int lines;
+  unsigned repeats; /* of the last line */
+  char last[256];
+};
+
+static void add_line(struct traceback *tb, const char *line)
+{
+  size_t n = strlen(line);
+  if (tb->len + n >= sizeof tb->text) return;
+  memcpy(tb->text + tb->len, line, n);
+  tb->len += n;
+  tb->lines++;
+}
+
+static void end_repeats(struct traceback *tb)
+{
+  char line[64];
+  if (tb->repeats == 0) return;
+  snprintf(line, sizeof line, "\n  … the same %u more times", tb->repeats);
+  add_line(tb, line);
+  tb->repeats = 0;
+}
+
+/* A recursion is one line. Looks at a bounded number of frames. */
 void script_push_traceback(lua_State *L, lua_State *of, int level)
 {
-  char text[4096];
-  size_t len = 0;
+  struct traceback tb = {.len = 0};
   lua_Debug ar;
-  for (int lines = 0; lua_getstack(of, level, &ar); level++) {
+  int end = level + TRACEBACK_FRAMES;
+  for (; tb.lines < TRACEBACK_LINES && level < end && lua_getstack(of, level, &ar); level++) {
     char line[256];
     if (format_frame(of, &ar, line, sizeof line) <= 0) continue;
-    if (++lines > TRACEBACK_LINES) snprintf(line, sizeof line, "\n  …");
-    size_t n = strlen(line);
-    if (len + n >= sizeof text) break;
-    memcpy(text + len, line, n);
-    len += n;
-    if (lines > TRACEBACK_LINES) break;
+    if (strcmp(line, tb.last) == 0) {
+      tb.repeats++;
+      continue;
+    }
+    end_repeats(&tb);
+    add_line(&tb, line);
+    memcpy(tb.last, line, sizeof line);
   }
-  lua_pushlstring(L, len ? text + 1 : text, len ? len - 1 : 0);
+  end_repeats(&tb);
+  if (lua_getstack(of, level, &ar)) add_line(&tb, "\n  …");
+  lua_pushlstring(L, tb.len ? tb.text + 1 : tb.text, tb.len ? tb.len - 1 : 0);
 }
 
 /* --- The traceback of where an error first arose --- */

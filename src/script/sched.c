@@ -77,13 +77,21 @@ static int raise_stretch(lua_State *L, struct script *s)
 
 static void on_hook(lua_State *L, lua_Debug *ar);
 
+/* Lua marks each frame of the coroutine, which takes milliseconds for very deep ones: the handler
+ * must not do it again and again while C code keeps the hook from running. */
+static void arm(lua_State *L, struct script *s, int count)
+{
+  lua_sethook(L, on_hook, LUA_MASKCOUNT, count);
+  s->armed = L;
+}
+
 /* The slice is over inside of a call that cannot yield. The code that made the call can, and may be
  * back in another such call before the next tick: look again soon, and not always at the same place
  * of its loop. */
 static void look_again(lua_State *L, struct script *s)
 {
   s->jitter = s->jitter * 1103515245u + 12345u;
-  lua_sethook(L, on_hook, LUA_MASKCOUNT, 20 + (int)(s->jitter >> 16 & 63));
+  arm(L, s, 20 + (int)(s->jitter >> 16 & 63));
 }
 
 /* Raises what has to be raised; true when the code has to give up the processor, and can. */
@@ -99,7 +107,7 @@ static bool must_leave(lua_State *L, struct script *s)
   if (task_must_raise(s->current)) task_raise_cancel(L);
   if (can_yield) return attention & ATTENTION_SLICE;
   if (attention & ATTENTION_STRETCH || s->stage == STAGE_STOPPED) {
-    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1000);
+    arm(L, s, 1000);
     if (s->stage == STAGE_STOPPED) task_raise_cancel(L);
     raise_stretch(L, s);
   }
@@ -118,6 +126,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
   (void)ar;
   struct script *s = script_of(L);
   lua_sethook(L, NULL, 0, 0);
+  s->armed = NULL;
   if (!attention_of(s) || !s->current || !must_leave(L, s)) return;
   leave(s);
   lua_yield(L, 0);
@@ -139,13 +148,15 @@ bool script_must_pause(lua_State *L)
 void sched_set_running(struct script *s, lua_State *L)
 {
   s->running = L;
-  if (L && attention_of(s)) lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+  s->armed = NULL;
+  if (L && attention_of(s)) arm(L, s, 1);
 }
 
 void sched_attend(struct script *s, unsigned why)
 {
   __atomic_fetch_or(&s->attention, why, __ATOMIC_RELAXED);
-  if (s->running) lua_sethook(s->running, on_hook, LUA_MASKCOUNT, 1);
+  lua_State *L = s->running;
+  if (L && s->armed != L) arm(L, s, 1);
 }
 
 /* --- The tick --- */

@@ -96,6 +96,7 @@ struct script {
   /* Lua */
   lua_State *L;                /* the main thread: holds what is anchored, runs no script code */
   lua_State *volatile running; /* the coroutine now running, NULL outside of a slice */
+  lua_State *volatile armed;   /* the coroutine whose hook waits to run, if it is `running` */
   volatile unsigned attention; /* ATTENTION_… */
   unsigned walls;              /* C calls that cannot yield between the task and `running` */
   unsigned close_depth;        /* nested coroutine.close */
