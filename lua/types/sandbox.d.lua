@@ -21,7 +21,7 @@ local sandbox = {}
 ---@field ready? sandbox.Ready when the sandbox counts as ready; default at once
 ---@field env? table<string, string> environment of its commands; default none
 ---@field cwd? string working directory of its commands, absolute; default the image's
----@field user? string user of its commands; default the image's
+---@field user? string|integer user of its commands; default the image's
 ---@field network? "none"|"open"|sandbox.NetworkRules what it may reach; default "none"
 ---@field unencrypted_ports? integer[] ports to publish as they are; default none
 ---@field encrypted_ports? integer[] ports to publish with TLS; default none
@@ -45,7 +45,7 @@ local sandbox = {}
 ---@field timeout? Duration time-out of the command; past it, all that it started ends; default the sandbox's remaining life
 ---@field cwd? string working directory, absolute; default the sandbox's
 ---@field env? table<string, string> over the sandbox's environment; default none
----@field user? string default the sandbox's
+---@field user? string|integer default the sandbox's
 ---@field stdin? string what the command reads; default empty
 ---@field max_output? Size kept of each stream in MiB (first and last half); default "8MiB"
 ---@field on_overflow? "truncate"|"kill" past max_output: count on, or end the command; default "truncate"
