@@ -395,7 +395,9 @@ function M.page(model, name)
   if model.classes[name] then return show_named_class(model, model.classes[name]) end
   if model.aliases[name] then
     local alias = model.aliases[name]
-    local out = { name .. " = " .. alias.type, "" }
+    local out = {}
+    wrap(out, name .. " = " .. alias.type:gsub("|", " | "), "", "  ")
+    out[#out + 1] = ""
     show_text(out, alias)
     return out
   end

@@ -56,10 +56,14 @@ local sandbox = {}
 ---@class sandbox.RunOptions: sandbox.ExecOptions
 ---@field create? sandbox.CreateOptions what sandbox.create gets; default {}
 
+---How a command ended: by itself, by a signal, by its time-out, out of memory, by printing too much, with its
+---sandbox (ended by terminate, or by life-time or idle time), by a cancel, or in a way that nobody saw.
+---@alias sandbox.Reason "exited"|"signal"|"timeout"|"oom"|"output_limit"|"terminated"|"sandbox_timeout"|"cancelled"|"unknown"
+
 ---How a command ended. Never guessed: `exit_code` is nil unless `reason` is "exited".
 ---@class sandbox.Result
 ---@field ok boolean exited with 0
----@field reason "exited"|"signal"|"timeout"|"oom"|"output_limit"|"terminated"|"sandbox_timeout"|"cancelled"|"unknown"
+---@field reason sandbox.Reason exited, signal, timeout, oom, output_limit, terminated, sandbox_timeout, cancelled or unknown
 ---@field exit_code? integer only when reason is "exited"; 127 = command not found, 126 = not executable
 ---@field signal? string a name, "SIGKILL"
 ---@field stdout string what was printed, raw bytes

@@ -123,7 +123,7 @@ static const char compare_source[] =
     "  end\n"
     "end, function() return errors, matches end\n";
 
-static lua_State *state_new(lib_pause_fn *pause)
+static lua_State *state_new(const struct lib_host *host)
 {
   lua_State *L = luaL_newstate();
   luaL_requiref(L, "_G", luaopen_base, 1);
@@ -135,7 +135,7 @@ static lua_State *state_new(lib_pause_fn *pause)
   lua_pushcfunction(L, luaopen_table);
   lua_call(L, 0, 1);
   lua_setglobal(L, "stock_table");
-  lib_string_open(L, pause); /* last: the metatable of strings is to be ours */
+  lib_string_open(L, host); /* last: the metatable of strings is to be ours */
   lib_table_open(L);
   lua_settop(L, 0);
   return L;
@@ -236,7 +236,8 @@ static void count_and_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 
 static void test_pause(void)
 {
-  lua_State *L = state_new(count_and_yield);
+  static const struct lib_host host = {.pause = count_and_yield};
+  lua_State *L = state_new(&host);
   pauses = 0;
   patience = 1000;
   CHECK(run(L,

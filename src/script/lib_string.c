@@ -1,7 +1,7 @@
 /* string.find match gmatch gsub and rep, over our own matcher (script/pattern.h); the rest of the
  * string library is the stock one, whose functions take time in proportion to their text at most.
  *
- * A search that takes long calls the pause function, which may yield: then the machine's state
+ * A search that takes long calls the host's pause, which may yield: then the machine's state
  * moves from the C stack into a userdata on the Lua stack, and the continuation goes on with it.
  * gsub with a function or a table is embedded Lua (lua/regolith/stdlib.lua), so that what it calls
  * can yield.
@@ -20,14 +20,27 @@
 #include "base/embedded.h"
 #include "script/pattern.h"
 
-#define STEPS_PER_PAUSE 100000 /* half a millisecond or so */
+#define STEPS_PER_PAUSE 100000            /* half a millisecond or so */
+#define BIG_RESULT      ((size_t)1 << 20) /* bytes */
+
+static const struct lib_host *host_of(lua_State *L)
+{
+  static const struct lib_host none;
+  const struct lib_host *host = lua_touserdata(L, lua_upvalueindex(1));
+  return host ? host : &none;
+}
 
 static void pause_loop(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
-  lib_pause_fn *pause;
-  void *p = lua_touserdata(L, lua_upvalueindex(1));
-  memcpy(&pause, &p, sizeof pause);
-  if (pause) pause(L, ctx, k);
+  const struct lib_host *host = host_of(L);
+  if (host->pause) host->pause(L, ctx, k);
+}
+
+/* Big results only: asking is not free. */
+static void check_memory(lua_State *L, size_t bytes)
+{
+  const struct lib_host *host = host_of(L);
+  if (bytes > BIG_RESULT && host->check_memory) host->check_memory(L, bytes);
 }
 
 /* Moves the state from the C stack to a userdata at the top of the Lua stack. */
@@ -243,6 +256,7 @@ static void gsub_append(lua_State *L, struct gsub *g, const void *data, size_t l
     size_t cap = g->cap * 2;
     if (len > SIZE_MAX / 4) luaL_error(L, "resulting string too large");
     while (cap - g->len < len) cap *= 2;
+    check_memory(L, cap);
     char *bigger = lua_newuserdatauv(L, cap, 0);
     memcpy(bigger, g->out, g->len);
     lua_replace(L, GSUB_SPILL);
@@ -391,6 +405,7 @@ static int string_rep(lua_State *L)
     return luaL_error(L, "resulting string too large");
   }
   size_t unit = len + sep_len, total = (size_t)n * unit - sep_len;
+  check_memory(L, 2 * total); /* in the buffer and as a string */
   luaL_Buffer b;
   char *out = luaL_buffinitsize(L, &b, total);
   memcpy(out, s, len);
@@ -416,16 +431,14 @@ void lib_push_embedded(lua_State *L, const char *name, int nargs)
   lua_call(L, nargs, 1);
 }
 
-void lib_string_open(lua_State *L, lib_pause_fn *pause)
+void lib_string_open(lua_State *L, const struct lib_host *host)
 {
   static const luaL_Reg functions[] = {
       {"find", string_find}, {"match", string_match}, {"gmatch", string_gmatch},
       {"gsub", string_gsub}, {"rep", string_rep},     {NULL, NULL},
   };
   luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
-  void *p;
-  memcpy(&p, &pause, sizeof p);
-  lua_pushlightuserdata(L, p);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)host);
   lua_pushcfunction(L, luaopen_table);
   lua_call(L, 0, 1);
   lua_getfield(L, -1, "concat");

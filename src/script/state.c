@@ -131,13 +131,16 @@ static void add_lib(lua_State *L, const char *name, lua_CFunction open)
   lua_pop(L, 1);
 }
 
+static const struct lib_host lib_host = {.pause = script_pause,
+                                         .check_memory = script_check_memory};
+
 /* What scripts have. Where a library comes in two parts, the second replaces what the first put. */
 static void open_for_script(lua_State *L)
 {
   add_lib(L, LUA_GNAME, luaopen_base);
   add_lib(L, LUA_MATHLIBNAME, luaopen_math);
   add_lib(L, LUA_UTF8LIBNAME, luaopen_utf8);
-  lib_string_open(L, script_pause);
+  lib_string_open(L, &lib_host);
   lib_table_open(L);
   coro_open(L);
   lib_base_open(L);
