@@ -300,7 +300,7 @@ describe("a flood of output", function()
   it("keeps the first and the last half", function()
     local r = sb:exec({ "sh", "-c",
       "echo first; head -c 200000 /dev/zero | tr '\\0' x; echo last" },
-      { max_output = 4096 })
+      { max_output = "4KiB" })
     assert.is_true(r.truncated.stdout)
     assert.equal("first\n", r.stdout:sub(1, 6))
     assert.equal("last\n", r.stdout:sub(-5))
@@ -309,10 +309,10 @@ describe("a flood of output", function()
   end)
 
   it("of exactly max_output is not truncated", function()
-    local r = sb:exec({ "head", "-c", "4096", "/dev/zero" }, { max_output = 4096 })
+    local r = sb:exec({ "head", "-c", "4096", "/dev/zero" }, { max_output = "4KiB" })
     assert.is_false(r.truncated.stdout)
     assert.equal(4096, #r.stdout)
-    r = sb:exec({ "head", "-c", "4097", "/dev/zero" }, { max_output = 4096 })
+    r = sb:exec({ "head", "-c", "4097", "/dev/zero" }, { max_output = "4KiB" })
     assert.is_true(r.truncated.stdout)
     assert.equal(4097, r.stdout_bytes)
   end)
@@ -346,7 +346,7 @@ describe("a flood of output", function()
     local seen, calls = 0, 0
     local before = sys.status(sys.self, "VmRSS")
     local r = sb:exec({ "head", "-c", "64M", "/dev/zero" }, {
-      max_output = 1024,
+      max_output = "1KiB",
       on_stdout = function(chunk)
         seen, calls = seen + #chunk, calls + 1
         if calls <= 10 then task.sleep(0.05) end
