@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "host/report_internal.h"
@@ -30,6 +31,13 @@ static void on_out_broken(void *data, int sys_errno)
   if (r->conf.on_broken) r->conf.on_broken(r->conf.data, sys_errno);
 }
 
+static bool is_same_file(int a, int b)
+{
+  struct stat sa, sb;
+  return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+         sa.st_ino == sb.st_ino;
+}
+
 struct report *report_new(const struct report_conf *conf)
 {
   struct report *r = xcalloc(1, sizeof *r);
@@ -44,8 +52,12 @@ struct report *report_new(const struct report_conf *conf)
   r->status_script = HOST_NO_SCRIPT;
   r->redraw = (struct timer){.cb = report_draw_status, .data = r};
   r->out = out_new(&(struct out_conf){conf->loop, conf->out_fd, on_full, on_out_broken, r});
-  /* Nobody reading stderr is no reason to end a run. */
-  r->err = out_new(&(struct out_conf){conf->loop, conf->err_fd, on_full, NULL, r});
+  /* On one terminal both go through one queue, so that what takes the progress line away stays in
+   * front of what comes next. Nobody reading stderr is no reason to end a run. */
+  if (conf->tty && is_same_file(conf->out_fd, conf->err_fd))
+    r->err = r->out;
+  else
+    r->err = out_new(&(struct out_conf){conf->loop, conf->err_fd, on_full, NULL, r});
   return r;
 }
 
@@ -63,8 +75,8 @@ static void on_out_closed(void *data)
     free(r->scripts[i].text);
   }
   free(r->scripts);
+  if (r->err != r->out) out_free(r->err);
   out_free(r->out);
-  out_free(r->err);
   void (*done)(void *) = r->on_closed;
   void *done_data = r->closed_data;
   free(r);
@@ -77,9 +89,9 @@ void report_close(struct report *r, void (*done)(void *data), void *data)
   timer_stop(r->conf.loop, &r->redraw);
   r->on_closed = done;
   r->closed_data = data;
-  r->open_outs = 2;
+  r->open_outs = r->err == r->out ? 1 : 2;
   out_close(r->out, on_out_closed, r);
-  out_close(r->err, on_out_closed, r);
+  if (r->err != r->out) out_close(r->err, on_out_closed, r);
 }
 
 void report_abandon(struct report *r)

@@ -19,9 +19,9 @@ struct report_script {
 
 struct report {
   struct report_conf conf;
-  struct out *out, *err;
-  unsigned open_outs; /* of the two, not yet closed */
-  bool many;          /* several scripts: lines carry their names */
+  struct out *out, *err; /* the same where both are one terminal */
+  unsigned open_outs;    /* of the two, not yet closed */
+  bool many;             /* several scripts: lines carry their names */
   struct report_script *scripts;
   size_t ended_n;
   uint64_t start_ms;
