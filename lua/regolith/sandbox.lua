@@ -13,6 +13,7 @@ local FIELDS <const> = {
   "sandbox_id", "app_id", "name", "engine", "state", "created_at", "expires_at", "config", "tags",
   "cost",
 }
+local CALLBACKS <const> = { "on_stdout", "on_stderr" }
 local EVENTS <const> = { "before_create", "created", "exec_done", "terminated" }
 
 local function bad_argument(field, message, hint)
@@ -175,6 +176,12 @@ local function take_local_options(args)
     bad_argument("check", "check must be true or false, not a " .. type(check))
   end
   args.on_stdout, args.on_stderr, args.check = nil, nil, nil
+  for key, value in pairs(args) do
+    if type(value) == "function" then
+      bad_argument(tostring(key), ("there is no callback %q%s"):format(tostring(key),
+        suggest.phrase(tostring(key), CALLBACKS)))
+    end
+  end
   if not on_stdout and not on_stderr then return nil, check end
   args.stream = true
   return function(stream, data)

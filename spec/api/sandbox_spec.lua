@@ -457,7 +457,7 @@ describe("what later versions bring", function()
       "download", "wait_ready",
       "url", "diff", "snapshot", "commit", "fork" } do
       local e = expect.raises({ code = "unsupported", status = 501 },
-        function() return sb[m](sb, "x", "y") end)
+        function() return sb[m](sb, "x") end)
       expect.contains(e.message, m)
     end
   end)

@@ -227,9 +227,11 @@ describe("children that outlive their command", function()
   end)
 
   it("find the files that earlier commands left, but not their variables", function()
+    local home = sb:exec("pwd").stdout
     sb:exec "cd /tmp; X=1; export X; echo kept >/tmp/kept"
     local r = sb:exec "cat /tmp/kept; pwd; echo ${X:-unset}"
-    assert.equal("kept\n/\nunset\n", r.stdout)
+    assert.equal("kept\n" .. home .. "unset\n", r.stdout)
+    assert.not_equal("/tmp\n", home)
   end)
 end)
 
@@ -452,7 +454,7 @@ describe("a sandbox that is gone", function()
   end)
 
   it("answers 404 to an id that never was", function()
-    for _, id in ipairs { "sb_0000000000", "whatever", "sb_" .. ("z"):rep(300) } do
+    for _, id in ipairs { "sb_0000000000", "whatever", "sb_" .. ("z"):rep(50) } do
       expect.raises({ code = "sandbox_not_found", status = 404 }, sandbox.exec, id, { "true" })
       expect.raises({ code = "sandbox_not_found", status = 404 }, sandbox.status, id)
       expect.raises({ code = "sandbox_not_found", status = 404 }, sandbox.get, id)
