@@ -61,7 +61,7 @@ run() {
     "$([ "$f" -eq 0 ] || echo ", $f failed")" "$([ "$s" -eq 0 ] || echo ", $s skipped")" "$took"
   [ "$f" -eq 0 ] && return
   [ -z "$why" ] || echo "     $label $why"
-  tail -n 200 "$log" | sed 's/^/     | /'
+  tail -n 200 "$log" | cut -c1-500 | sed 's/^/     | /'
 }
 
 # Would any C test of this kind run?

@@ -3,14 +3,15 @@
  *
  * Owns every struct child from test.proc.start to test.proc.free. A child is done when it has
  * exited and both of its output streams have ended, which tells a spec whether somebody else still
- * holds them. Waits are ops that finish when their child is done or their time is over. Not for
- * hostile programs: output is kept without a limit.
+ * holds them. Waits are ops that finish when their child is done or their time is over. Of a
+ * stream with a lot of output the first and the last MiBs are kept.
  *
  *   running → exited → done (streams ended too) → freed (handles closed) */
 #include "proc.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +21,13 @@
 #include <uv.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/list.h"
 #include "core/loop.h"
 #include "core/op.h"
 
-enum { MAX_HELPERS = 64 };
+enum { MAX_HELPERS = 64, KEEP_MAX = 64 << 20, KEEP_END = 8 << 20 };
 
 struct proc_ops {
   struct loop *loop;
@@ -52,7 +54,8 @@ struct child {
   uv_process_t process;
   uv_pipe_t in;
   struct capture out, err;
-  bool has_in;    /* `in` is open */
+  bool has_in;    /* `in` was opened */
+  bool in_over;   /* it closes once its writes are through */
   bool exited;    /* status and signal are set */
   bool freed;     /* asked to go: closing */
   int handles;    /* open or closing; freed with the last one */
@@ -179,12 +182,19 @@ static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *ret)
   *ret = uv_buf_init(room, sizeof room);
 }
 
+static void cut_middle(struct buf *b)
+{
+  memmove(b->data + KEEP_END, b->data + b->len - KEEP_END, KEEP_END);
+  b->len = 2 * KEEP_END;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
   struct child *c = stream->data;
   struct capture *cap = (uv_pipe_t *)stream == &c->out.pipe ? &c->out : &c->err;
   if (n > 0) {
     buf_append(&cap->text, buf->base, (size_t)n);
+    if (cap->text.len > KEEP_MAX) cut_middle(&cap->text);
   } else if (n < 0) {
     cap->ended = true;
     uv_read_stop(stream);
@@ -209,42 +219,50 @@ struct write_req {
   char *data; /* owned */
 };
 
+/* Closes stdin once nothing waits to be written any more. */
+static void in_drained(struct child *c)
+{
+  if (c->in_over && uv_stream_get_write_queue_size((uv_stream_t *)&c->in) == 0)
+    close_handle((uv_handle_t *)&c->in);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
-  (void)status; /* a reader that is gone is the spec's business */
   struct write_req *w = (struct write_req *)req;
+  struct child *c = req->handle->data;
   free(w->data);
   free(w);
+  if (status < 0) c->in_over = true; /* a reader that is gone is the spec's business */
+  in_drained(c);
 }
 
 static void write_in(struct child *c, const struct val *data)
 {
-  if (!c->has_in || !data || data->type != VAL_STR || data->s.len == 0) return;
+  if (!c->has_in || c->in_over || !data || data->type != VAL_STR || data->s.len == 0) return;
   struct write_req *w = xcalloc(1, sizeof *w);
   w->data = xmemdup(data->s.p, data->s.len);
   uv_buf_t b = uv_buf_init(w->data, (unsigned)data->s.len);
-  if (uv_write(&w->req, (uv_stream_t *)&c->in, &b, 1, on_written) < 0) on_written(&w->req, -1);
-}
-
-static void on_shutdown(uv_shutdown_t *req, int status)
-{
-  (void)status;
-  free(req);
+  if (uv_write(&w->req, (uv_stream_t *)&c->in, &b, 1, on_written) < 0) abort();
 }
 
 /* Closes stdin behind what is still being written. */
 static void shut_in(struct child *c)
 {
-  if (!c->has_in || uv_is_closing((uv_handle_t *)&c->in)) return;
-  uv_shutdown_t *req = xcalloc(1, sizeof *req);
-  if (uv_shutdown(req, (uv_stream_t *)&c->in, on_shutdown) < 0) free(req);
+  if (!c->has_in) return;
+  c->in_over = true;
+  in_drained(c);
 }
 
-static void pipe_open(struct child *c, uv_pipe_t *pipe)
+/* A real pipe, as a shell makes it (libuv's own are sockets). Returns the program's end. */
+static int pipe_open(struct child *c, uv_pipe_t *pipe, bool write)
 {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) < 0) abort();
   uv_pipe_init(loop_uv(c->owner->loop), pipe, 0);
+  uv_pipe_open(pipe, fds[write ? 1 : 0]);
   pipe->data = c;
   c->handles++;
+  return fds[write ? 0 : 1];
 }
 
 static struct child *child_new(struct proc_ops *p, bool has_in)
@@ -257,20 +275,19 @@ static struct child *child_new(struct proc_ops *p, bool has_in)
   c->start_ms = clock_mono_ms();
   list_init(&c->waiters);
   list_append(&p->children, &c->node);
-  if (has_in) pipe_open(c, &c->in);
-  pipe_open(c, &c->out.pipe);
-  pipe_open(c, &c->err.pipe);
   return c;
 }
 
 static int spawn(struct child *c, const struct op *op)
 {
   char **argv = strings(arg_list(op, "argv")), **env = strings(arg_list(op, "env"));
+  int in = c->has_in ? pipe_open(c, &c->in, true) : -1;
+  cleanup_close int in_end = in, out_end = pipe_open(c, &c->out.pipe, false);
+  cleanup_close int err_end = pipe_open(c, &c->err.pipe, false);
   uv_stdio_container_t stdio[3] = {
-      {.flags = c->has_in ? UV_CREATE_PIPE | UV_READABLE_PIPE : UV_IGNORE,
-       .data.stream = (uv_stream_t *)&c->in},
-      {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&c->out.pipe},
-      {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&c->err.pipe}};
+      {.flags = c->has_in ? UV_INHERIT_FD : UV_IGNORE, .data.fd = in_end},
+      {.flags = UV_INHERIT_FD, .data.fd = out_end},
+      {.flags = UV_INHERIT_FD, .data.fd = err_end}};
   int64_t uid = val_get_int(&op->args, "uid", -1), gid = val_get_int(&op->args, "gid", uid);
   uv_process_options_t o = {.exit_cb = on_ended,
                             .file = argv && argv[0] ? argv[0] : "",

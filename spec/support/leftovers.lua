@@ -24,10 +24,10 @@ local function cgroup_bases()
   for line in sys.read("/proc/self/mountinfo"):gmatch "[^\n]+" do
     local mount, kind, super = line:match "^%S+ %S+ %S+ %S+ (%S+) .- %- (%S+) %S+ (%S+)"
     if kind == "cgroup2" then
-      bases[mount .. (own.unified or "")] = true
+      bases[(mount .. (own.unified or "")):gsub("/$", "")] = true
     elseif kind == "cgroup" then
       for c in super:gmatch "[^,]+" do
-        if own[c] then bases[mount .. own[c]] = true end
+        if own[c] then bases[(mount .. own[c]):gsub("/$", "")] = true end
       end
     end
   end
@@ -58,7 +58,7 @@ end
 
 local function files()
   local found = {}
-  for dir in (os.getenv "REGOLITH_SCRATCH" or ""):gmatch "[^:]+" do files_below(dir, found) end
+  for dir in (os.getenv "REGOLITH_SCRATCH" or os.getenv "TMPDIR" or ""):gmatch "[^:]+" do files_below(dir, found) end
   for _, dir in ipairs { "/run/regolith", "/var/lib/regolith" } do files_below(dir, found) end
   return dirs_named("/dev/shm", "^regolith", found)
 end

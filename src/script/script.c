@@ -98,10 +98,15 @@ struct source {
   const char *chunk_name;
 };
 
-/* A first line that begins with # is for the shell; its newline stays, to keep line numbers. */
-static struct source skip_shebang(const struct script_conf *conf)
+/* What Lua itself skips in files: a byte order mark, and a first line that begins with #, which is
+ * for the shell; its newline stays, to keep line numbers. */
+static struct source skip_preamble(const struct script_conf *conf)
 {
   struct source src = {conf->source, conf->source_len, NULL};
+  if (src.len >= 3 && memcmp(src.text, "\xEF\xBB\xBF", 3) == 0) {
+    src.text += 3;
+    src.len -= 3;
+  }
   if (src.len && *src.text == '#') {
     const char *end = memchr(src.text, '\n', src.len);
     size_t skip = end ? (size_t)(end - src.text) : src.len;
@@ -121,9 +126,12 @@ static int load_chunk(lua_State *L)
 
 static int load_source(struct script *s, const struct script_conf *conf, struct err *err)
 {
+  struct source src = skip_preamble(conf);
+  if (src.len && *src.text == LUA_SIGNATURE[0])
+    return err_set(err, ERR_INVALID_ARGUMENT, 0, "%s is compiled Lua; scripts are text",
+                   conf->path ? conf->path : conf->name);
   struct buf name = {0};
   buf_printf(&name, "%s%s", conf->path ? "@" : "=", conf->path ? conf->path : conf->name);
-  struct source src = skip_shebang(conf);
   src.chunk_name = name.data;
   lua_pushcfunction(s->L, load_chunk);
   lua_pushlightuserdata(s->L, &src);

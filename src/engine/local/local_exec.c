@@ -298,7 +298,7 @@ static void refused_error(const struct exec *x, const struct proto_refused *msg,
   const char *cwd = a->cwd ? a->cwd : x->box->cwd, *user = a->user ? a->user : x->box->user;
   const char *why = strerror(msg->error);
   switch ((enum refused_why)msg->why) {
-  case REFUSED_CWD: err_arg(err, "cwd", "cannot enter \"%s\": %s", cwd ? cwd : "", why); break;
+  case REFUSED_CWD: err_arg(err, "cwd", "cwd: cannot enter \"%s\": %s", cwd ? cwd : "", why); break;
   case REFUSED_USER:
     err_arg(err, "user", "there is no user \"%s\" in this sandbox", user ? user : "");
     break;
