@@ -17,7 +17,9 @@ for i = 1, 6 do
   if i % 3 == 0 then assert(sb:exec({ "echo", "x" }).stdout == "x\n") end
 end
 assert(("x"):rep(3) == "xxx" and ("abc"):upper() == "ABC" and #table.pack(1, 2) == 2)
-print(("finished %.3f worst %.3f"):format(task.now() - start, worst))
+local said = ("finished %.3f worst %.3f"):format(task.now() - start, worst)
+print(said)
+log.warn(said) -- where stdout is flooded
 ]]
 
 local LATE_S = 0.35 -- no wake-up of the innocent script may be later
@@ -32,7 +34,9 @@ local function beside(sources, args, seconds)
   end
   argv[#argv + 1] = files.write(dir .. "/innocent.lua", INNOCENT)
   local r = proc.cli(argv, { timeout = seconds or 20 })
-  local total, worst = r.stdout:match "innocent%S*| finished ([%d.]+) worst ([%d.]+)"
+  local pattern = "innocent%S*| [%a: ]*finished ([%d.]+) worst ([%d.]+)"
+  local total, worst = r.stdout:match(pattern)
+  if not total then total, worst = r.stderr:match(pattern) end
   if not total then
     local said = r.stdout:sub(-2000) .. r.stderr:sub(-2000)
     error("the innocent script did not finish:\n" .. said, 2)
@@ -158,8 +162,10 @@ describe("beside an innocent script, ended at its time-out:", function()
   for _, name in ipairs(names) do
     it(name, function()
       local r = beside({ ENDLESS[name] })
-      assert.equal(124, r.status)
-      expect.between(950, 4000, r.duration_ms, "ms until the run ended")
+      -- Some are found out before: by their memory, or by what they do where nothing can yield.
+      local limit = r.stderr:find("MiB of memory", 1, true) or r.stderr:find("50 ms", 1, true)
+      assert.equal(limit and 1 or 124, r.status, r.stderr:sub(-2000))
+      expect.between(limit and 50 or 950, 4000, r.duration_ms, "ms until the run ended")
     end)
   end
 end)
@@ -187,9 +193,9 @@ describe("beside an innocent script,", function()
           end end })
           task.sleep(60)
         end)()]],
-    }, { "--timeout", "1s" }, 40)
+    }, { "--timeout", "1s", "--grace", "2s" }, 40)
     assert.equal(124, r.status)
-    expect.between(9000, 16000, r.duration_ms, "ms")
+    expect.between(2900, 7000, r.duration_ms, "ms")
   end)
 
   it("__close that fails, or replaces the error, or yields, changes nothing but the error",
@@ -331,7 +337,7 @@ describe("beside an innocent script,", function()
     local n = 0
     for place, what in r.stdout:gmatch "in (%a+): ([^\n]+)" do
       n = n + 1
-      if place ~= "handler" then assert.not_equal("returned", what) end
+      if place == "tostring" then expect.contains(what, "cannot block here") end
     end
     assert.equal(15, n)
   end)
@@ -424,7 +430,7 @@ describe("beside an innocent script,", function()
           t[2][t] = t[1] end) end]],
     }
     for i, text in ipairs(traps) do
-      local r = beside({ text }, { "--timeout", "10s", "--memory", "32MiB" }, 40)
+      local r = beside({ text }, { "--timeout", "3s", "--memory", "32MiB" }, 40)
       assert.is_nil(r.signal, "trap " .. i)
       assert.is_true(r.status == 1 or r.status == 124,
         ("trap %d: %s"):format(i, tostring(r.status)))
@@ -435,8 +441,8 @@ describe("beside an innocent script,", function()
     local r = beside({ [[
       print(pcall(string.rep, "x", 1e9))
       print(pcall(string.rep, "x", math.maxinteger))
-      print(pcall(table.concat, setmetatable({}, { __len = function() return 10 end,
-        __index = function() return ("y"):rep(1e7) end })))
+      local y = ("y"):rep(1e7)
+      print(pcall(table.concat, { y, y, y, y, y, y, y, y, y, y }))
       print "still here"
     ]] }, { "--timeout", "10s", "--memory", "64MiB" })
     assert.equal(0, r.status)
@@ -452,11 +458,10 @@ describe("beside an innocent script,", function()
       print("load", load(code))
       print("mode b", load(code, "x", "b"))
       print("reader", load(function() local c = code code = nil return c end))
-      print("dump", string.dump, rawget(string, "dump"))
+      print("dump", pcall(string.dump, print))
     ]]):format(quoted) })
     for line in r.stdout:gmatch "trap[^\n]*| ([^\n]+)" do
-      expect.lacks(line, "function:")
-      expect.lacks(line, "ran")
+      assert.is_truthy(line:find "^%a+ ?%a?\tnil\t" or line:find "^dump\tfalse\t", line)
     end
     expect.contains(r.stdout, "load\t")
   end)

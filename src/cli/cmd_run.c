@@ -192,10 +192,13 @@ static int read_command_line(struct run *r, int argc, char **argv)
 /* --- the run ------------------------------------------------------------------------------------
  */
 
+/* Events of sandboxes and tasks are output too where they are shown; else only printing scripts
+ * wait for the reader, and the others go on. */
 static void on_full(void *data, bool full)
 {
   struct run *r = data;
-  host_hold(r->host, full);
+  bool all = r->opt.json || r->opt.verbose;
+  host_hold(r->host, !full ? HOST_HOLD_NONE : all ? HOST_HOLD_ALL : HOST_HOLD_WRITERS);
 }
 
 static void on_broken(void *data, int sys_errno)

@@ -37,6 +37,7 @@ struct host_script {
   uint64_t start_ms;
   struct host_result result;
   char *traceback; /* owned */
+  bool held;       /* by host->hold */
 };
 
 struct host {
@@ -49,7 +50,8 @@ struct host {
   struct host_script **scripts; /* owned; owners ascend */
   size_t scripts_n, scripts_cap;
   size_t alive_n; /* scripts that have not ended */
-  bool closing;   /* the supervisor was told to shut down */
+  enum host_hold hold;
+  bool closing; /* the supervisor was told to shut down */
   uv_signal_t signals[SIGNALS];
   bool signals_open;
   int interrupts;
@@ -57,6 +59,7 @@ struct host {
 };
 
 static void on_sandbox(void *data, uint64_t owner, const struct val *fields);
+static void hold_script(struct host_script *s, bool hold);
 
 int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
 {
@@ -132,22 +135,31 @@ static void on_sandbox(void *data, uint64_t owner, const struct val *fields)
   if (i != HOST_NO_SCRIPT) h->hooks->on_sandbox(h->hooks_data, i, fields);
 }
 
+/* It wrote: its next slice waits until the reader has caught up. */
+static void has_written(struct host_script *s)
+{
+  if (s->host->hold == HOST_HOLD_WRITERS && !s->held) hold_script(s, true);
+}
+
 static void on_output(void *data, const char *text, size_t len)
 {
   struct host_script *s = data;
   s->host->hooks->on_output(s->host->hooks_data, s->index, text, len);
+  has_written(s);
 }
 
 static void on_log(void *data, enum log_level level, const char *text, size_t len)
 {
   struct host_script *s = data;
   s->host->hooks->on_log(s->host->hooks_data, s->index, level, text, len);
+  has_written(s);
 }
 
 static void on_progress(void *data, double done, double total, const char *text)
 {
   struct host_script *s = data;
   s->host->hooks->on_progress(s->host->hooks_data, s->index, done, total, text);
+  has_written(s);
 }
 
 static void on_task(void *data, uint64_t task, uint64_t parent, const char *name,
@@ -281,10 +293,20 @@ static void on_script_done(void *data, const struct script_result *result)
   supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
 }
 
-void host_hold(struct host *h, bool hold)
+static void hold_script(struct host_script *s, bool hold)
 {
-  for (size_t i = 0; i < h->scripts_n; i++)
-    if (h->scripts[i]->script) script_hold(h->scripts[i]->script, hold);
+  s->held = hold;
+  if (s->script) script_hold(s->script, hold);
+}
+
+void host_hold(struct host *h, enum host_hold hold)
+{
+  h->hold = hold;
+  for (size_t i = 0; i < h->scripts_n; i++) {
+    struct host_script *s = h->scripts[i];
+    if (hold == HOST_HOLD_ALL || (hold == HOST_HOLD_NONE && s->held))
+      hold_script(s, hold == HOST_HOLD_ALL);
+  }
 }
 
 void host_cancel(struct host *h, const struct err *why, bool force)

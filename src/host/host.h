@@ -87,8 +87,10 @@ void host_stop(struct host *host);
 /* Ends every script that still runs: with its own cleanup, or (force) without. */
 void host_cancel(struct host *host, const struct err *why, bool force);
 
-/* While held no slice of a script starts: whoever takes the output cannot keep up. */
-void host_hold(struct host *host, bool hold);
+/* Whoever takes the output cannot keep up: no slice starts of any script, or of those that write
+ * something from now on. */
+enum host_hold { HOST_HOLD_NONE, HOST_HOLD_WRITERS, HOST_HOLD_ALL };
+void host_hold(struct host *host, enum host_hold hold);
 
 /* Shuts the supervisor down; on_idle follows. Happens by itself when the last script has ended. */
 void host_shutdown(struct host *host);
