@@ -17,6 +17,7 @@
 #include "core/op.h"
 #include "script/script.h"
 #include "script/script_internal.h"
+#include "wire/codec.h"
 #include "wire/op.h"
 
 /* --- What a run leaves behind --- */
@@ -182,6 +183,25 @@ static inline void slow_input(struct op *op, void *ctx, const void *data, size_t
   if (len == 0) input_ended = true;
 }
 
+/* count events, at once. */
+static inline int events_start(struct op *op, void *ctx, struct err *err)
+{
+  (void)ctx;
+  for (int64_t i = 1; i <= val_get_int(&op->args, "count", 0); i++) {
+    struct buf bytes = {0};
+    struct val event = val_map();
+    val_set(&event, "n", val_int(i));
+    val_set(&event, "text", val_str("x"));
+    int rc = codec_encode(&bytes, &event, err);
+    if (rc == 0) op_chunk(op, OP_EVENT, bytes.data, bytes.len);
+    val_free(&event);
+    buf_free(&bytes);
+  }
+  op_finish(op, NULL);
+  return 0;
+}
+
+static const struct op_handler events = {.name = "test.events", .start = events_start};
 static const struct op_handler echo = {.name = "test.echo", .start = echo_start};
 static const struct op_handler slow = {.name = "test.slow",
                                        .start = slow_start,
@@ -197,6 +217,7 @@ static inline void set_up(void)
   ops = ops_new(loop);
   ops_register(ops, &echo, NULL);
   ops_register(ops, &slow, NULL);
+  ops_register(ops, &events, NULL);
   mem_bytes = 0;
   grace_ms = 500;
 }

@@ -194,6 +194,11 @@ static void memory_traps(void)
   run_file("spec/traps/memory.lua");
 }
 
+static void tasks(void)
+{
+  run_file("spec/traps/tasks.lua");
+}
+
 static void refusals(void)
 {
   strv_add(&granted_env, "GIVEN=yes");
@@ -205,8 +210,6 @@ __attribute__((constructor)) static void choose(void)
   only = getenv("TRAP");
 }
 
-const struct test_case test_cases[] = {{"cancel_traps", cancel_traps},
-                                       {"hide_traps", hide_traps},
-                                       {"memory_traps", memory_traps},
-                                       {"refusals", refusals},
-                                       {0}};
+const struct test_case test_cases[] = {
+    {"cancel_traps", cancel_traps}, {"hide_traps", hide_traps}, {"memory_traps", memory_traps},
+    {"refusals", refusals},         {"tasks", tasks},           {0}};

@@ -314,25 +314,27 @@ static double unit_seconds(const char *unit)
   return -1;
 }
 
+/* "1.5h" in seconds; negative where it is none. */
+static double parse_duration(const char *text)
+{
+  size_t digits = strspn(text, "0123456789.");
+  char *end;
+  double number = strtod(text, &end);
+  if (digits == 0 || end != text + digits) return -1;
+  return *end ? number * unit_seconds(end) : number;
+}
+
 double script_check_duration(lua_State *L, int idx, const char *field)
 {
   double seconds = -1;
-  if (lua_type(L, idx) == LUA_TNUMBER) {
+  if (lua_type(L, idx) == LUA_TNUMBER)
     seconds = lua_tonumber(L, idx);
-  } else if (lua_type(L, idx) == LUA_TSTRING) {
-    const char *text = lua_tostring(L, idx);
-    char *unit;
-    double number = strtod(text, &unit);
-    double factor = *unit ? unit_seconds(unit) : 1;
-    if (unit != text && (*text == '.' || (*text >= '0' && *text <= '9')) && factor > 0)
-      seconds = number * factor;
-  }
+  else if (lua_type(L, idx) == LUA_TSTRING)
+    seconds = parse_duration(lua_tostring(L, idx));
   if (seconds >= 0 && seconds <= 1e9) return seconds;
-  size_t len;
-  const char *got = luaL_tolstring(L, idx, &len);
   script_raise_arg(L, field,
                    "%s: %.40s is no duration; give seconds as a number, or a string such as "
                    "\"250ms\", \"90s\", \"5m\", \"2h\"",
-                   field, got);
+                   field, luaL_tolstring(L, idx, NULL));
   return 0;
 }
