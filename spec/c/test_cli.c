@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "core/loop.h"
+#include "host/host.h"
 #include "host/out.h"
 #include "host/report.h"
 
@@ -283,7 +284,7 @@ static void print(struct rig *rig, size_t script, const char *text)
 
 static void end(struct rig *rig, size_t script)
 {
-  struct host_result ok = {.end = SCRIPT_OK};
+  struct host_result ok = {.outcome = "ok", .ok = true};
   report_hooks.on_end(rig->report, script, &ok);
 }
 
@@ -387,7 +388,7 @@ static void test_failure_message(void)
 {
   struct rig rig;
   rig_open(&rig, (struct report_conf){.names_n = 1, .quiet = true});
-  struct host_result result = {.end = SCRIPT_ERROR,
+  struct host_result result = {.outcome = "error",
                                .traceback = "a.lua:3: in f\n  a.lua:9: in main"};
   err_set(&result.err, ERR_INVALID_ARGUMENT, 0, "a.lua:3: cpu must be a number");
   err_hint(&result.err, "write cpu = 1");
@@ -426,7 +427,7 @@ static void test_json_events(void)
   report_hooks.on_sandbox(rig.report, 1, &created);
   val_free(&created);
   end(&rig, 0);
-  struct host_result bad = {.end = SCRIPT_TIMEOUT, .duration_ms = 5};
+  struct host_result bad = {.outcome = "timeout", .timed_out = true, .duration_ms = 5};
   err_set(&bad.err, ERR_TIMEOUT, 0, "late");
   report_hooks.on_end(rig.report, 1, &bad);
   report_run_end(rig.report, 124);

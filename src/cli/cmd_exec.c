@@ -21,6 +21,7 @@
 #include "cli/session.h"
 #include "core/loop.h"
 #include "core/op.h"
+#include "host/host.h"
 #include "host/out.h"
 #include "wire/op.h"
 

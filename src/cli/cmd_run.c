@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "cli/cli.h"
 #include "cli/session.h"
+#include "host/host.h"
 #include "host/report.h"
 #include "wire/op.h"
 
@@ -225,13 +226,8 @@ static void on_interrupt(void *data, int signal, int times)
 
 static int script_status(const struct host_result *result)
 {
-  switch (result->end) {
-  case SCRIPT_OK: return CLI_EXIT_OK;
-  case SCRIPT_TIMEOUT: return CLI_EXIT_TIMEOUT;
-  case SCRIPT_ERROR:
-  case SCRIPT_LIMIT:
-  case SCRIPT_CANCELLED: break;
-  }
+  if (result->ok) return CLI_EXIT_OK;
+  if (result->timed_out) return CLI_EXIT_TIMEOUT;
   return result->err.kind == ERR_ENGINE_UNAVAILABLE ? CLI_EXIT_NO_SANDBOXES : CLI_EXIT_FAILED;
 }
 

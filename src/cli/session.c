@@ -11,6 +11,7 @@
 #include "core/op.h"
 #include "engine/engine.h"
 #include "engine/local/local.h"
+#include "host/host.h"
 #include "wire/op.h"
 
 static const struct engine_ops *const engines[] = {&local_engine_ops};

@@ -4,9 +4,10 @@
 #include <stdbool.h>
 
 #include "base/err.h"
-#include "host/host.h"
 
 struct cli_list;
+struct host;
+struct host_conf;
 struct strv;
 
 /* First thing in main: starts the helpers of the engines where `wanted`. Does not return in a

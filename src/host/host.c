@@ -22,6 +22,7 @@
 #include "core/loop.h"
 #include "core/op.h"
 #include "sandbox/supervisor.h"
+#include "script/script.h"
 #include "wire/codec.h"
 #include "wire/op.h"
 
@@ -283,7 +284,9 @@ static void on_script_done(void *data, const struct script_result *result)
   timer_stop(s->host->loop, &s->deadline);
   s->traceback = result->traceback ? xstrdup(result->traceback) : NULL;
   s->result = (struct host_result){
-      .end = result->end,
+      .outcome = script_end_name(result->end),
+      .ok = result->end == SCRIPT_OK,
+      .timed_out = result->end == SCRIPT_TIMEOUT,
       .err = result->err,
       .traceback = s->traceback,
       .cpu_ms = stats.cpu_ns / 1000000,

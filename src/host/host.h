@@ -7,7 +7,6 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "script/script.h"
 
 struct engine;
 struct host;
@@ -21,8 +20,10 @@ struct val;
  * nothing is left when they end. The caller brings the engines and the hooks. */
 
 struct host_result {
-  enum script_end end;
-  struct err err;        /* zero for SCRIPT_OK */
+  const char *outcome; /* "ok" "error" "timeout" "cancelled" "limit" */
+  bool ok;
+  bool timed_out;        /* its own time-out; not one that it let happen to a task */
+  struct err err;        /* zero when ok */
   const char *traceback; /* or NULL; as long as the result */
   uint64_t duration_ms;  /* start of the script until the last of its sandboxes was gone */
   uint64_t cpu_ms;       /* of the script itself, not of its sandboxes */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "host/host.h"
 #include "host/report_internal.h"
 
 static const struct host_hooks *format(const struct report *r)
@@ -239,8 +240,7 @@ static void fwd_end(void *data, size_t script, const struct host_result *result)
   struct report *r = data;
   r->ended_n++;
   format(r)->on_end(data, script, result);
-  if (result->end != SCRIPT_OK)
-    report_failure(r, r->scripts[script].name, &result->err, result->traceback);
+  if (!result->ok) report_failure(r, r->scripts[script].name, &result->err, result->traceback);
 }
 
 void report_interrupt(struct report *r, int times)

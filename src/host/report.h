@@ -4,8 +4,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "host/host.h"
+#include "base/err.h"
+#include "base/log.h"
 
+struct host_hooks;
 struct loop;
 struct report;
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/val.h"
+#include "host/host.h"
 #include "host/report_internal.h"
 
 static struct val event_new(const struct report *r, size_t script, const char *event)
@@ -128,11 +129,11 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   struct line_ctx ctx = {r, script};
   report_split_end(&r->scripts[script], emit_line, &ctx);
   struct val v = event_new(r, script, "script_ended");
-  val_add(&v, "outcome", val_str(script_end_name(result->end)));
+  val_add(&v, "outcome", val_str(result->outcome));
   val_add(&v, "duration_ms", val_int((int64_t)result->duration_ms));
   val_add(&v, "cpu_ms", val_int((int64_t)result->cpu_ms));
   val_add(&v, "mem_peak_bytes", val_int((int64_t)result->mem_peak_bytes));
-  if (result->end != SCRIPT_OK) val_add(&v, "error", error_val(&result->err, result->traceback));
+  if (!result->ok) val_add(&v, "error", error_val(&result->err, result->traceback));
   emit(r, v);
 }
 

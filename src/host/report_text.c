@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/val.h"
+#include "host/host.h"
 #include "host/report_internal.h"
 
 enum { REDRAW_MS = 80, TEXT_MAX = 200 };
@@ -233,7 +234,7 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   ctx.s->has_progress = false;
   if (!r->conf.verbose) return;
   struct buf b = {0};
-  buf_printf(&b, "script ended: %s after %llu ms", script_end_name(result->end),
+  buf_printf(&b, "script ended: %s after %llu ms", result->outcome,
              (unsigned long long)result->duration_ms);
   note(r, script, "debug", b.data, b.len);
   buf_free(&b);
