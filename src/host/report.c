@@ -136,11 +136,12 @@ static void append_indented(struct buf *b, const char *text)
   }
 }
 
-/* An error with a place in the script begins with the script's name. */
+/* An error with a place in the script begins with its path, which ends with its name. */
 static bool names_itself(const struct err *err, const char *name)
 {
-  size_t n = strlen(name);
-  return strncmp(err->msg, name, n) == 0 && err->msg[n] == ':';
+  const char *at = strstr(err->msg, name);
+  if (!at || at[strlen(name)] != ':') return false;
+  return at == err->msg || (at[-1] == '/' && !memchr(err->msg, ':', (size_t)(at - err->msg)));
 }
 
 void report_failure(struct report *r, const char *name, const struct err *err,
