@@ -341,8 +341,9 @@ end
 ---@return table
 function Sandbox:spawn(command, opts)
   check_handle(self, "spawn")
-  local args = read_command(command, opts)
-  take_local_options(args)
+  local is_table = opts == nil or type(opts) == "table"
+  local args = is_table and read_command(command, opts) or { command = command }
+  args.on_stdout, args.on_stderr, args.check = nil, nil, nil
   args.sandbox_id = self.sandbox_id
   return core.call("sandbox.spawn", args)
 end

@@ -435,18 +435,33 @@ function sandbox.run(command, opts) end
 ---@return number usd
 function sandbox.price(opts) end
 
+---@class sandbox.Tier
+---@field gpu string "T4", "L4", …
+---@field cpu integer processors of its envelope
+---@field memory integer MiB of its envelope
+---@field usd_burst number US dollars per create of up to 300 s
+---@field usd_per_hour number US dollars per hour beyond that
+---@field engines string[] the engines that have it
+
 ---The GPU tiers: name, envelope, prices, and which engines have it.
 ---```lua
 ---for _, tier in ipairs(sandbox.gpus()) do print(tier.gpu, tier.usd_per_hour) end
 ---```
----@return { gpu: string, cpu: integer, memory: integer, usd_burst: number, usd_per_hour: number, engines: string[] }[] tiers
+---@return sandbox.Tier[] tiers
 function sandbox.gpus() end
+
+---@class sandbox.EngineInfo
+---@field name string what `engine =` takes
+---@field type string how it makes sandboxes
+---@field default boolean used where none is named
+---@field priced boolean creates cost money
+---@field features string[] gpu, network, detach, snapshot, volumes, ports
 
 ---The engines that this program has.
 ---```lua
 ---for _, engine in ipairs(sandbox.engines()) do print(engine.name) end
 ---```
----@return { name: string, type: string, default: boolean, priced: boolean, features: string[] }[] engines
+---@return sandbox.EngineInfo[] engines
 function sandbox.engines() end
 
 ---@class sandbox.PoolOptions

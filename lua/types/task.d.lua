@@ -112,7 +112,9 @@ function Group:wait() end
 ---
 ---Errors: the first error of fn, unless collected; `timeout` at the deadline.
 ---```lua
----local sizes = task.map(files, { limit = 3, deadline = "90s" }, function(file, i) return size(file) end)
+---local sizes = task.map(files, { limit = 3, deadline = "90s" }, function(file, i)
+---  return measure(file)
+---end)
 ---```
 ---@param list any[]
 ---@param opts task.MapOptions
