@@ -906,7 +906,8 @@ local function compile(self, text)
   local chunk, message = load(text:gsub("^#[^\n]*", ""), "=script", "t")
   if chunk then return end
   local line, said = message:match "^script:(%d+): (.*)$"
-  self:find("error", { line = tonumber(line) or 1, column = 1 }, ((said or message):gsub("<goto>", "goto")))
+  local plain = (said or message):gsub("<goto>", "goto")
+  self:find("error", { line = tonumber(line) or 1, column = 1 }, plain)
 end
 
 ---Checks one script. Findings are { kind = "error" | "warning", file, line, column, message }, in
