@@ -127,6 +127,7 @@ struct cgroup_leaf {
   int fd;            /* its directory, close-on-exec; -1: no leaf */
   uint16_t n;        /* its number: the directory eN */
   uint64_t oom_seen; /* OOM kills counted before this exec */
+  bool spent;        /* was killed once: not to be used again */
 };
 
 /* The pool, by value in the agent. Idle leaves stay open; a leaf whose exec left processes behind
@@ -152,8 +153,10 @@ int cgroup_leaf_take(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf);
 /* Back to the pool; also with processes still in it. */
 void cgroup_leaf_give(struct cgroup_leaves *pool, struct cgroup_leaf *leaf);
 
-/* SIGKILL to all in the leaf, once; what they fork meanwhile is killed too. */
-int cgroup_leaf_kill(const struct cgroup_leaf *leaf);
+/* SIGKILL to all in the leaf, once; what they fork meanwhile is killed too. The leaf is spent:
+ * since 6.9 a kernel also kills what is cloned, later, into a group that has been killed more often
+ * than the caller's own. */
+int cgroup_leaf_kill(struct cgroup_leaf *leaf);
 /* 1: a live process is in it (zombies do not count), 0: none, or a negative errno. */
 int cgroup_leaf_populated(const struct cgroup_leaf *leaf);
 

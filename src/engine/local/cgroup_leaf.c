@@ -6,9 +6,10 @@
  *
  *   unmade → in use → idle (open, empty) → in use …
  *                   ↘ lingering (processes left behind, closed) → in use
+ *                   ↘ spent (killed) → removed: unmade
  *
- * Nothing is removed here: empty groups are cheap, and the warden removes the whole box. The agent
- * is a fork without exec: no malloc, no stdio, only system calls. */
+ * Only spent leaves are removed here: empty groups are cheap, and the warden removes the whole box.
+ * The agent is a fork without exec: no malloc, no stdio, only system calls. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 #include "base/cleanup.h"
 #include "engine/local/cgroup_internal.h"
 
-enum leaf_state { LEAF_UNMADE, LEAF_IN_USE, LEAF_IDLE, LEAF_LINGERING };
+enum leaf_state { LEAF_UNMADE, LEAF_IN_USE, LEAF_IDLE, LEAF_LINGERING, LEAF_SPENT };
 
 #define HUNT_STEPS 4 /* lingering leaves looked at per take */
 
@@ -71,14 +72,27 @@ static int leaf_make(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf)
   return leaf_open(pool, n, true, ret_leaf);
 }
 
-/* A lingering leaf whose processes are gone by now. */
+/* Its number can be made anew once its last process is gone. */
+static void leaf_remove(struct cgroup_leaves *pool, uint16_t n)
+{
+  char name[8];
+  leaf_name(n, name);
+  bool gone = unlinkat(pool->box_fd, name, AT_REMOVEDIR) == 0;
+  pool->state[n] = gone ? LEAF_UNMADE : LEAF_SPENT;
+}
+
+/* A lingering leaf whose processes are gone by now. Spent ones on the way are removed. */
 static int leaf_hunt(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf)
 {
   int looked = 0;
   for (int i = 0; i < CGROUP_LEAF_MAX && looked < HUNT_STEPS; i++) {
     uint16_t n = pool->hunt = (uint16_t)((pool->hunt + 1) % CGROUP_LEAF_MAX);
-    if (pool->state[n] != LEAF_LINGERING) continue;
+    if (pool->state[n] != LEAF_LINGERING && pool->state[n] != LEAF_SPENT) continue;
     looked++;
+    if (pool->state[n] == LEAF_SPENT) {
+      leaf_remove(pool, n);
+      continue;
+    }
     struct cgroup_leaf leaf;
     if (leaf_open(pool, n, false, &leaf) < 0) continue;
     if (cgroup_leaf_populated(&leaf) == 0) {
@@ -110,8 +124,11 @@ int cgroup_leaf_take(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf)
 void cgroup_leaf_give(struct cgroup_leaves *pool, struct cgroup_leaf *leaf)
 {
   if (leaf->fd < 0) return;
-  bool empty = cgroup_leaf_populated(leaf) == 0;
-  if (empty && pool->idle_n < CGROUP_LEAF_IDLE) {
+  bool empty = !leaf->spent && cgroup_leaf_populated(leaf) == 0;
+  if (leaf->spent) {
+    close(leaf->fd);
+    leaf_remove(pool, leaf->n);
+  } else if (empty && pool->idle_n < CGROUP_LEAF_IDLE) {
     pool->state[leaf->n] = LEAF_IDLE;
     pool->idle[pool->idle_n++] = *leaf;
   } else {
@@ -132,8 +149,9 @@ void cgroup_leaves_fill(struct cgroup_leaves *pool, unsigned n)
   }
 }
 
-int cgroup_leaf_kill(const struct cgroup_leaf *leaf)
+int cgroup_leaf_kill(struct cgroup_leaf *leaf)
 {
+  leaf->spent = true;
   return cg_write_at(leaf->fd, "cgroup.kill", "1");
 }
 

@@ -133,7 +133,8 @@ static int make_groups(const struct proto_create *req, struct wbox *b, struct cg
   struct cgroup_limits limits = {.cpu_milli = req->cpu_milli,
                                  .mem_bytes = req->mem_bytes + req->disk_bytes,
                                  .pids = req->pids};
-  int rc = cgroup_box_make(warden.cg, b->name, b->ids.agent, b->ids.agent, entry, err);
+  /* The agent works on files as root of the box (agent.c), and makes its leaves as that. */
+  int rc = cgroup_box_make(warden.cg, b->name, b->ids.first, b->ids.first, entry, err);
   if (rc < 0) return rc;
   rc = cgroup_box_limit(warden.cg, b->name, &limits, err);
   if (rc == 0) return 0;
