@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/id.h"
+#include "base/idmap.h"
 #include "base/json.h"
 #include "base/val.h"
 
@@ -87,6 +88,34 @@ static void ids_have_their_form(void)
   CHECK(strcmp(a, b) != 0);
 }
 
+static void idmap_matches_an_array(void)
+{
+  enum { IDS = 500 };
+  static char *want[IDS + 1], cells[IDS + 1];
+  struct idmap map = {0};
+  uint64_t seed = 42;
+  for (int step = 0; step < 20000; step++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    uint64_t id = (seed >> 33) % IDS + 1;
+    if (seed >> 63) {
+      idmap_set(&map, id << 32, &cells[id]);
+      want[id] = &cells[id];
+    } else {
+      CHECK(idmap_remove(&map, id << 32) == want[id]);
+      want[id] = NULL;
+    }
+  }
+  size_t n = 0, seen = 0, at = 0;
+  for (uint64_t id = 1; id <= IDS; id++) {
+    CHECK(idmap_get(&map, id << 32) == want[id]);
+    n += want[id] != NULL;
+  }
+  while (idmap_next(&map, &at)) seen++;
+  CHECK_INT(map.n, n);
+  CHECK_INT(seen, n);
+  idmap_free(&map);
+}
+
 static void iso_times(void)
 {
   char out[CLOCK_ISO_SIZE];
@@ -100,5 +129,6 @@ const struct test_case test_cases[] = {{"err_fields", err_fields},
                                        {"json_prints_bytes", json_prints_bytes},
                                        {"json_refuses", json_refuses},
                                        {"ids_have_their_form", ids_have_their_form},
+                                       {"idmap_matches_an_array", idmap_matches_an_array},
                                        {"iso_times", iso_times},
                                        {0}};
