@@ -228,7 +228,8 @@ int main(int argc, char **argv)
   signal(SIGPIPE, SIG_IGN);
   struct spec s = {.status = -1};
   log_set_sink(on_own_log, &s);
-  struct host_conf conf = {.on_interrupt = on_interrupt, .on_idle = on_idle, .data = &s};
+  struct host_conf conf = {
+      .trust = true, .on_interrupt = on_interrupt, .on_idle = on_idle, .data = &s};
   if (session_open(&s.host, NULL, &conf, &err) < 0) return fail(&err);
   host_set_hooks(s.host, &hooks, &s);
   ops_register(host_ops(s.host), &exit_handler, &s);

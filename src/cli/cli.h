@@ -50,6 +50,7 @@ struct cli_option {
 
 enum cli_flags {
   CLI_MAKES_SANDBOXES = 1 << 0, /* main forks the warden before anything is read */
+  CLI_RUNS_SCRIPTS = 1 << 2,    /* … and the nursery */
   CLI_STOPS_AT_OPERAND = 1 << 1 /* what follows the first operand is not ours to parse */
 };
 

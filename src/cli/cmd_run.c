@@ -19,11 +19,14 @@
 #include "host/report.h"
 #include "wire/op.h"
 
+enum { DEFAULT_JOBS = 200 }; /* worker processes at once */
+
 struct run_options {
   uint64_t timeout_ms, grace_ms;
   uint64_t mem_bytes;
-  uint32_t max_sandboxes;
-  bool json, quiet, verbose;
+  uint32_t max_sandboxes, jobs, ops_per_s;
+  uint64_t cpu_time_ms;
+  bool trust, json, quiet, verbose;
   const char *engine, *image;
   struct cli_list env, allow_read, allow_write;
 };
@@ -42,6 +45,14 @@ static const struct cli_option options[] = {
      "Engine of sandboxes that name none (default: local)"},
     {"max-sandboxes", 0, CLI_UINT, AT(max_sandboxes), "N",
      "Sandboxes alive at once, all scripts together (default: no limit)"},
+    {"trust", 0, CLI_FLAG, AT(trust), NULL,
+     "Run the scripts in this process, not in workers: for scripts of your own"},
+    {"cpu-time", 0, CLI_DURATION, AT(cpu_time_ms), "DURATION",
+     "Processor time a script itself may use, in whole seconds (default: no limit)"},
+    {"max-ops", 0, CLI_UINT, AT(ops_per_s), "N",
+     "Operations a script may ask for per second; beyond it waits (default: no limit)"},
+    {"jobs", 0, CLI_UINT, AT(jobs), "N",
+     "Scripts that run at once; the others wait their turn (default: 200, with --trust all)"},
     {"env", 'e', CLI_LIST, AT(env), "NAME[=VALUE]",
      "Let scripts read this environment variable; may be repeated"},
     {"allow-read", 0, CLI_LIST, AT(allow_read), "DIR",
@@ -297,6 +308,10 @@ static void open_report(struct run *r)
 /* Reports every script that does not load, not only the first. */
 static bool add_scripts(struct run *r)
 {
+  struct runner_limits limits = {
+      .cpu_s = (uint32_t)((r->opt.cpu_time_ms + 999) / 1000),
+      .ops_per_s = r->opt.ops_per_s,
+  };
   for (size_t i = 0; i < r->sources_n; i++) {
     const struct source *s = &r->sources[i];
     struct err err = {0};
@@ -313,6 +328,7 @@ static bool add_scripts(struct run *r)
                                  .mem_bytes = r->opt.mem_bytes,
                                  .timeout_ms = r->opt.timeout_ms,
                                  .grace_ms = r->opt.grace_ms,
+                                 .limits = limits,
                              },
                              &err);
     if (rc == 0) continue;
@@ -344,6 +360,10 @@ static int run_scripts(struct run *r)
   struct host_conf conf = {
       .default_image = r->opt.image,
       .max_sandboxes = r->opt.max_sandboxes,
+      .trust = r->opt.trust,
+      .jobs = r->opt.jobs    ? r->opt.jobs
+              : r->opt.trust ? 0
+                             : DEFAULT_JOBS,
       .on_interrupt = on_interrupt,
       .on_idle = on_idle,
       .data = r,
@@ -383,6 +403,6 @@ const struct cli_command cmd_run = {
         "make\n"
         "sandboxes (see regolith doctor), 124 a script ran out of time, 130 interrupted\n",
     .options = options,
-    .flags = CLI_MAKES_SANDBOXES,
+    .flags = CLI_MAKES_SANDBOXES | CLI_RUNS_SCRIPTS,
     .run = run,
 };

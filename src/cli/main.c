@@ -64,7 +64,8 @@ int main(int argc, char **argv)
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
   if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) name = "version";
   const struct cli_command *cmd = find(name);
-  session_prefork(argv[0], cmd && cmd->flags & CLI_MAKES_SANDBOXES);
+  unsigned flags = cmd ? cmd->flags : 0;
+  session_prefork(argv[0], flags & CLI_MAKES_SANDBOXES, flags & CLI_RUNS_SCRIPTS);
   signal(SIGPIPE, SIG_IGN);
   if (argc < 2) {
     cli_print_overview(stderr);

@@ -12,18 +12,20 @@
 #include "engine/engine.h"
 #include "engine/local/local.h"
 #include "host/host.h"
+#include "host/nursery.h"
 #include "wire/op.h"
 
 static const struct engine_ops *const engines[] = {&local_engine_ops};
 
 enum { ENGINES_N = sizeof engines / sizeof *engines };
 
-void session_prefork(const char *program, bool wanted)
+void session_prefork(const char *program, bool sandboxes, bool scripts)
 {
   static const char helper[] = "regolith: ";
   bool is_helper = program && strncmp(program, helper, sizeof helper - 1) == 0;
   /* A failure shows again, and is reported, when the engine is opened. */
-  if (wanted || is_helper) local_engine_prefork(NULL);
+  if (sandboxes || is_helper) local_engine_prefork(NULL);
+  if (scripts || is_helper) nursery_prefork(NULL);
 }
 
 static void register_engines(void)

@@ -12,7 +12,7 @@ struct strv;
 
 /* First thing in main: starts the helpers of the engines where `wanted`. Does not return in a
  * process that is such a helper, started anew under the name program. */
-void session_prefork(const char *program, bool wanted);
+void session_prefork(const char *program, bool sandboxes, bool scripts);
 
 /* The one place where concrete engines are named. Starts a host with the engine called `engine`
  * (NULL: "local") as the default one. ENGINE_UNAVAILABLE: this machine cannot make sandboxes. */

@@ -4,7 +4,8 @@
  * supervisor is ended next, which ends every sandbox it still has, and only then on_end is called.
  * After the last script the supervisor shuts down, and on_idle hands over to the caller, who writes
  * what is left and stops the loop. Signals are counted: the first cancels with cleanup, the second
- * without, the third leaves at once (the warden ends what is left). Keeps no descriptor per script.
+ * without, the third leaves at once (the warden ends what is left). A script runs in this process
+ * (trust) or in a worker, which costs one descriptor while it runs; the runner knows which.
  *
  * a script: loaded → running → ending (its owner) → ended
  * the host: idle → running → shutting down → stopped */
@@ -21,6 +22,8 @@
 #include "base/val.h"
 #include "core/loop.h"
 #include "core/op.h"
+#include "host/nursery.h"
+#include "host/runner.h"
 #include "sandbox/supervisor.h"
 #include "script/script.h"
 #include "wire/codec.h"
@@ -30,8 +33,10 @@ enum { SHUTDOWN_MS = 30 * 1000, SIGNALS = 3 };
 
 struct host_script {
   struct host *host;
-  size_t index;          /* in host->scripts */
-  struct script *script; /* owned; NULL once it has ended */
+  size_t index;                /* in host->scripts */
+  struct script_conf conf;     /* its strings are the caller's */
+  struct runner_limits limits; /* of its process */
+  struct runner *runner; /* owned; NULL once it has ended, and in a worker's case before it began */
   uint64_t owner;        /* at the supervisor */
   uint64_t timeout_ms;   /* 0 = none */
   struct timer deadline;
@@ -50,7 +55,10 @@ struct host {
   void *hooks_data;
   struct host_script **scripts; /* owned; owners ascend */
   size_t scripts_n, scripts_cap;
-  size_t alive_n; /* scripts that have not ended */
+  size_t alive_n;          /* scripts that have not ended */
+  size_t next;             /* the first script that was not started */
+  size_t running_n;        /* started and not ended; at most conf.jobs */
+  struct nursery *nursery; /* where workers come from; NULL: scripts run in this process */
   enum host_hold hold;
   bool closing; /* the supervisor was told to shut down */
   uv_signal_t signals[SIGNALS];
@@ -186,13 +194,13 @@ static void on_deadline(struct timer *t)
   struct err err;
   err_set(&err, ERR_TIMEOUT, 0, "ran out of time (%g s)", (double)s->timeout_ms / 1000);
   err_hint(&err, "a longer --timeout, or none, gives it more");
-  script_cancel(s->script, SCRIPT_TIMEOUT, &err, false);
+  runner_cancel(s->runner, SCRIPT_TIMEOUT, &err, false);
 }
 
 static void script_slot_free(struct host_script *s)
 {
   timer_stop(s->host->loop, &s->deadline);
-  script_free(s->script);
+  runner_free(s->runner);
   free(s->traceback);
   free(s);
 }
@@ -204,26 +212,30 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
   s->timeout_ms = conf->timeout_ms;
   s->deadline = (struct timer){.cb = on_deadline, .data = s};
   s->owner = host_owner_new(h, conf->name);
-  int rc = script_new(&s->script,
-                      &(struct script_conf){
-                          .name = conf->name,
-                          .path = conf->path,
-                          .source = conf->source,
-                          .source_len = conf->source_len,
-                          .args = conf->args,
-                          .env = conf->env,
-                          .read_dirs = conf->read_dirs,
-                          .write_dirs = conf->write_dirs,
-                          .mem_bytes = conf->mem_bytes,
-                          .grace_ms = conf->grace_ms,
-                          .full_stdlib = conf->full_stdlib,
-                          .loop = h->loop,
-                          .ops = h->ops,
-                          .owner = s->owner,
-                          .hooks = &script_hooks,
-                          .hooks_data = s,
-                      },
-                      err);
+  s->limits = conf->limits;
+  s->conf = (struct script_conf){
+      .name = conf->name,
+      .path = conf->path,
+      .source = conf->source,
+      .source_len = conf->source_len,
+      .args = conf->args,
+      .env = conf->env,
+      .read_dirs = conf->read_dirs,
+      .write_dirs = conf->write_dirs,
+      .mem_bytes = conf->mem_bytes,
+      .grace_ms = conf->grace_ms,
+      .full_stdlib = conf->full_stdlib,
+      .loop = h->loop,
+      .ops = h->ops,
+      .owner = s->owner,
+      .hooks = &script_hooks,
+      .hooks_data = s,
+  };
+  int rc = 0;
+  if (h->conf.trust)
+    rc = runner_new(&s->runner, NULL, &s->conf, &s->limits, err);
+  else if (!h->nursery)
+    rc = nursery_open(&h->nursery, h->loop, err);
   if (rc < 0) {
     free(s);
     return rc;
@@ -267,20 +279,30 @@ void host_shutdown(struct host *h)
   supervisor_shutdown(h->sup, SHUTDOWN_MS, on_shut_down, h);
 }
 
+static void tell_end(struct host_script *s)
+{
+  struct host *h = s->host;
+  h->hooks->on_end(h->hooks_data, s->index, &s->result);
+  if (--h->alive_n == 0) host_shutdown(h);
+}
+
+static void start_waiting(struct host *h);
+
 static void on_owner_ended(void *data)
 {
   struct host_script *s = data;
   struct host *h = s->host;
   s->result.duration_ms = clock_mono_ms() - s->start_ms;
-  h->hooks->on_end(h->hooks_data, s->index, &s->result);
-  if (--h->alive_n == 0) host_shutdown(h);
+  h->running_n--;
+  tell_end(s);
+  start_waiting(h);
 }
 
 static void on_script_done(void *data, const struct script_result *result)
 {
   struct host_script *s = data;
   struct script_stats stats;
-  script_stats(s->script, &stats);
+  runner_stats(s->runner, &stats);
   timer_stop(s->host->loop, &s->deadline);
   s->traceback = result->traceback ? xstrdup(result->traceback) : NULL;
   s->result = (struct host_result){
@@ -292,14 +314,14 @@ static void on_script_done(void *data, const struct script_result *result)
       .cpu_ms = stats.cpu_ns / 1000000,
       .mem_peak_bytes = stats.mem_peak_bytes,
   };
-  script_free(take_ptr(&s->script));
+  runner_free(take_ptr(&s->runner));
   supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
 }
 
 static void hold_script(struct host_script *s, bool hold)
 {
   s->held = hold;
-  if (s->script) script_hold(s->script, hold);
+  if (s->runner) runner_hold(s->runner, hold);
 }
 
 void host_hold(struct host *h, enum host_hold hold)
@@ -312,10 +334,21 @@ void host_hold(struct host *h, enum host_hold hold)
   }
 }
 
+/* A script that had not begun ends without having run. */
+static void end_unstarted(struct host_script *s, enum script_end end, const struct err *why)
+{
+  s->result = (struct host_result){.end = end, .err = *why};
+  runner_free(take_ptr(&s->runner));
+  tell_end(s);
+}
+
 void host_cancel(struct host *h, const struct err *why, bool force)
 {
-  for (size_t i = 0; i < h->scripts_n; i++)
-    if (h->scripts[i]->script) script_cancel(h->scripts[i]->script, SCRIPT_CANCELLED, why, force);
+  size_t started = h->next;
+  for (size_t i = 0; i < started; i++)
+    if (h->scripts[i]->runner) runner_cancel(h->scripts[i]->runner, SCRIPT_CANCELLED, why, force);
+  for (h->next = h->scripts_n; started < h->scripts_n; started++)
+    end_unstarted(h->scripts[started], SCRIPT_CANCELLED, why);
 }
 
 static void on_signal(uv_signal_t *handle, int signal)
@@ -341,17 +374,32 @@ static void open_signals(struct host *h)
   h->signals_open = true;
 }
 
+static void start_script(struct host_script *s)
+{
+  struct host *h = s->host;
+  struct err err = {0};
+  s->start_ms = clock_mono_ms();
+  h->hooks->on_start(h->hooks_data, s->index);
+  if (!s->runner && runner_new(&s->runner, h->nursery, &s->conf, &s->limits, &err) < 0) {
+    end_unstarted(s, SCRIPT_ERROR, &err);
+    return;
+  }
+  h->running_n++;
+  runner_start(s->runner);
+  if (s->timeout_ms) timer_start(h->loop, &s->deadline, s->timeout_ms);
+}
+
+static void start_waiting(struct host *h)
+{
+  while (h->next < h->scripts_n && !h->closing && (!h->conf.jobs || h->running_n < h->conf.jobs))
+    start_script(h->scripts[h->next++]);
+}
+
 void host_run(struct host *h)
 {
   if (!h->signals_open) open_signals(h);
-  for (size_t i = 0; i < h->scripts_n && !h->closing; i++) {
-    struct host_script *s = h->scripts[i];
-    s->start_ms = clock_mono_ms();
-    h->alive_n++;
-    h->hooks->on_start(h->hooks_data, i);
-    script_start(s->script);
-    if (s->timeout_ms) timer_start(h->loop, &s->deadline, s->timeout_ms);
-  }
+  h->alive_n = h->closing ? 0 : h->scripts_n;
+  start_waiting(h);
   loop_run(h->loop);
 }
 
@@ -375,6 +423,7 @@ void host_free(struct host *h)
   ops_free(h->ops);
   if (h->signals_open)
     for (int i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&h->signals[i], NULL);
+  nursery_close(h->nursery, NULL, NULL);
   loop_free(h->loop);
   free(h);
 }

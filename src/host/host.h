@@ -7,6 +7,8 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "host/runner.h"
+#include "script/script.h"
 
 struct engine;
 struct host;
@@ -46,6 +48,8 @@ struct host_hooks {
 struct host_conf {
   const char *default_engine, *default_image; /* NULL: the supervisor's defaults */
   uint32_t max_sandboxes;                     /* live at once, all scripts together; 0 = no cap */
+  bool trust;                                 /* scripts run in this process, not in workers */
+  uint32_t jobs; /* scripts that run at once, the others wait; 0 = all */
   /* SIGINT, SIGTERM or SIGHUP came for the times-th time. The host cancels the scripts at the
    * first, without their own cleanup from the second on; all else is up to the caller. */
   void (*on_interrupt)(void *data, int signal, int times);
@@ -72,10 +76,13 @@ struct host_script_conf {
   size_t mem_bytes;                                       /* 0 = the script's default */
   uint64_t timeout_ms;                                    /* 0 = none */
   uint64_t grace_ms;                                      /* 0 = the script's default */
-  bool full_stdlib; /* the whole standard library: our own specs only */
+  bool full_stdlib;            /* the whole standard library: our own specs only; with trust */
+  struct runner_limits limits; /* of its process */
 };
 
-/* Loads a script; nothing of it runs yet. Scripts are numbered from 0 in order. */
+/* Nothing of it runs yet. Scripts are numbered from 0 in order. With trust the text is loaded here,
+ * and fails here; else it is a stranger's, and is loaded where it runs. What conf points to must
+ * stay until host_free. */
 int host_add_script(struct host *host, const struct host_script_conf *conf, struct err *err);
 size_t host_script_count(const struct host *host);
 /* How a script ended; valid once on_end was called for it, until host_free. */
