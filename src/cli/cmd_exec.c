@@ -200,7 +200,10 @@ static void start_input(struct exec *x)
 {
   x->input_open = true;
   x->input_next = (struct defer){.cb = on_input_next, .data = x};
+  int flags = fcntl(STDIN_FILENO, F_GETFL);
   x->input_polls = uv_poll_init(loop_uv(host_loop(x->host)), &x->input_poll, STDIN_FILENO) == 0;
+  if (flags >= 0)
+    fcntl(STDIN_FILENO, F_SETFL, flags); /* libuv made it non-blocking, also for the shell */
   x->input_poll.data = x;
   flow_input(x, false);
 }

@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "base/buf.h"
@@ -22,6 +24,8 @@
 #include "base/val.h"
 #include "core/loop.h"
 #include "core/op.h"
+#include "host/files.h"
+#include "host/input.h"
 #include "host/nursery.h"
 #include "host/runner.h"
 #include "sandbox/supervisor.h"
@@ -35,6 +39,8 @@ struct host_script {
   struct host *host;
   size_t index;                /* in host->scripts */
   struct script_conf conf;     /* its strings are the caller's */
+  struct files_grants grants;  /* likewise, but for dir */
+  char *dir;                   /* owned; of the file, where require looks; NULL = none */
   struct runner_limits limits; /* of its process */
   struct runner *runner; /* owned; NULL once it has ended, and in a worker's case before it began */
   uint64_t owner;        /* at the supervisor */
@@ -50,6 +56,8 @@ struct host {
   struct loop *loop;
   struct ops *ops;
   struct supervisor *sup;
+  struct files *files;
+  struct input *input;
   struct host_conf conf; /* the callbacks in it */
   const struct host_hooks *hooks;
   void *hooks_data;
@@ -69,6 +77,7 @@ struct host {
 
 static void on_sandbox(void *data, uint64_t owner, const struct val *fields);
 static void hold_script(struct host_script *s, bool hold);
+static bool grants_of(void *data, uint64_t owner, struct files_grants *ret);
 
 int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
 {
@@ -80,6 +89,8 @@ int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
     return rc;
   }
   h->ops = ops_new(h->loop);
+  h->files = files_new(h->ops, grants_of, h);
+  h->input = input_new(h->loop, h->ops, STDIN_FILENO);
 #ifdef REGOLITH_DEBUG
   ops_set_check(h->ops, codec_check);
 #endif
@@ -202,7 +213,27 @@ static void script_slot_free(struct host_script *s)
   timer_stop(s->host->loop, &s->deadline);
   runner_free(s->runner);
   free(s->traceback);
+  free(s->dir);
   free(s);
+}
+
+static char *folder_of(const char *path)
+{
+  if (!path) return NULL;
+  const char *slash = strrchr(path, '/');
+  if (!slash) return xstrdup(".");
+  char *dir = xstrdup(path);
+  dir[slash == path ? 1 : slash - path] = '\0';
+  return dir;
+}
+
+static bool grants_of(void *data, uint64_t owner, struct files_grants *ret)
+{
+  struct host *h = data;
+  size_t i = index_of_owner(h, owner);
+  if (i == HOST_NO_SCRIPT) return false;
+  *ret = h->scripts[i]->grants;
+  return true;
 }
 
 int host_add_script(struct host *h, const struct host_script_conf *conf, struct err *err)
@@ -213,6 +244,8 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
   s->deadline = (struct timer){.cb = on_deadline, .data = s};
   s->owner = host_owner_new(h, conf->name);
   s->limits = conf->limits;
+  s->dir = folder_of(conf->path);
+  s->grants = (struct files_grants){s->dir, conf->read_dirs, conf->write_dirs};
   s->conf = (struct script_conf){
       .name = conf->name,
       .path = conf->path,
@@ -220,8 +253,6 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
       .source_len = conf->source_len,
       .args = conf->args,
       .env = conf->env,
-      .read_dirs = conf->read_dirs,
-      .write_dirs = conf->write_dirs,
       .mem_bytes = conf->mem_bytes,
       .grace_ms = conf->grace_ms,
       .full_stdlib = conf->full_stdlib,
@@ -315,6 +346,7 @@ static void on_script_done(void *data, const struct script_result *result)
       .mem_peak_bytes = stats.mem_peak_bytes,
   };
   runner_free(take_ptr(&s->runner));
+  files_end_owner(s->host->files, s->owner);
   supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
 }
 
@@ -420,6 +452,8 @@ void host_free(struct host *h)
   supervisor_free(h->sup);
   for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
   free(h->scripts);
+  files_free(h->files);
+  input_free(h->input);
   ops_free(h->ops);
   if (h->signals_open)
     for (int i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&h->signals[i], NULL);

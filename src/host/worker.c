@@ -438,8 +438,6 @@ static struct val start_body(const struct script_conf *conf)
   val_add(&v, "source", val_bytes(conf->source, conf->source_len));
   val_add(&v, "args", list_of(conf->args));
   val_add(&v, "env", list_of(conf->env));
-  val_add(&v, "read_dirs", list_of(conf->read_dirs));
-  val_add(&v, "write_dirs", list_of(conf->write_dirs));
   val_add(&v, "mem_bytes", val_int((int64_t)conf->mem_bytes));
   val_add(&v, "grace_ms", val_int((int64_t)conf->grace_ms));
   return v;

@@ -194,16 +194,12 @@ static void take_start(struct worker_process *p, const struct frame *f)
 {
   const struct val *source = val_get(&f->body, "source");
   struct strv args = read_list(&f->body, "args"), env = read_list(&f->body, "env");
-  struct strv read_dirs = read_list(&f->body, "read_dirs");
-  struct strv write_dirs = read_list(&f->body, "write_dirs");
   struct script_conf conf = {.name = f->name,
                              .path = val_get_str(&f->body, "path", NULL),
                              .source = source->s.p,
                              .source_len = source->s.len,
                              .args = &args,
                              .env = &env,
-                             .read_dirs = &read_dirs,
-                             .write_dirs = &write_dirs,
                              .mem_bytes = (size_t)val_get_int(&f->body, "mem_bytes", 0),
                              .grace_ms = (uint64_t)val_get_int(&f->body, "grace_ms", 0),
                              .loop = p->loop,
@@ -217,8 +213,6 @@ static void take_start(struct worker_process *p, const struct frame *f)
     script_start(p->script);
   strv_free(&args);
   strv_free(&env);
-  strv_free(&read_dirs);
-  strv_free(&write_dirs);
 }
 
 static void take_chunk(struct worker_process *p, const struct frame *f)

@@ -172,54 +172,6 @@ static int base_load(lua_State *L)
   return load_next(L, LUA_OK, has_env);
 }
 
-/* The file's text under the granted directories, on the stack; false with a message instead. */
-static bool push_file(lua_State *L, const char *path)
-{
-  struct err err = {0};
-  int fd = script_open_granted(script_of(L), path, "r", &err);
-  if (fd < 0 || !script_push_file(L, fd, &err)) {
-    lua_pushstring(L, err.msg);
-    return false;
-  }
-  return true;
-}
-
-static int base_loadfile(lua_State *L)
-{
-  const char *path = luaL_checkstring(L, 1);
-  bool has_env = !lua_isnone(L, 3);
-  lua_settop(L, 3);
-  lua_pushfstring(L, "@%s", path);
-  lua_insert(L, LOAD_NAME);
-  if (!push_file(L, path)) {
-    lua_pushnil(L);
-    lua_insert(L, -2);
-    return 2;
-  }
-  return load_text(L, has_env);
-}
-
-static int results(lua_State *L, int status, lua_KContext ctx)
-{
-  (void)status, (void)ctx;
-  return lua_gettop(L) - 1;
-}
-
-static int base_dofile(lua_State *L)
-{
-  const char *path = luaL_checkstring(L, 1);
-  lua_settop(L, 1);
-  if (!push_file(L, path)) return lua_error(L);
-  size_t len;
-  const char *text = lua_tolstring(L, 2, &len);
-  lua_pushfstring(L, "@%s", path);
-  if (script_load_text(L, text, len, lua_tostring(L, 3)) != LUA_OK) return lua_error(L);
-  lua_replace(L, 2);
-  lua_settop(L, 2);
-  lua_callk(L, 0, LUA_MULTRET, 0, results);
-  return results(L, LUA_OK, 0);
-}
-
 /* --- setmetatable --- */
 
 static int base_setmetatable(lua_State *L)
@@ -297,13 +249,15 @@ void lib_base_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {{"print", base_print},
                                        {"load", base_load},
-                                       {"loadfile", base_loadfile},
-                                       {"dofile", base_dofile},
                                        {"setmetatable", base_setmetatable},
                                        {"collectgarbage", base_collectgarbage},
                                        {NULL, NULL}};
   lua_pushglobaltable(L);
   luaL_setfuncs(L, functions, 0);
+  lib_push_forward(L, "file", "loadfile");
+  lua_setfield(L, -2, "loadfile");
+  lib_push_forward(L, "file", "dofile");
+  lua_setfield(L, -2, "dofile");
   lua_pop(L, 1);
   add_removed_tables(L);
 }

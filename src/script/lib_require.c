@@ -1,17 +1,15 @@
 /* require and package.
  *
- * Looks for embedded modules first, then in the folder of the script. Embedded modules run in an
- * environment of their own, filled when the state is opened: what a script does to its globals does
- * not reach them, and their require knows two kinds of names more, regolith.core and the private
- * modules. The public ones are also globals, loaded when first used. A module's main chunk runs in
- * the task that requires it, and may block. */
+ * Looks for embedded modules first, then, by way of the host, in the folder of the script. Embedded
+ * modules run in an environment of their own, filled when the state is opened: what a script does
+ * to its globals does not reach them, and their require knows two kinds of names more,
+ * regolith.core and the private modules. The public ones are also globals, loaded when first used.
+ * A module's main chunk runs in the task that requires it, and may block. */
 #include "script/script_internal.h"
 
-#include <fcntl.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/embedded.h"
 
@@ -43,48 +41,6 @@ static void push_embedded_chunk(lua_State *L, const struct embedded_file *f, con
   if (script_load_text(L, f->data, f->len, chunk_name) != LUA_OK) lua_error(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &script_key_embedded_env);
   lua_setupvalue(L, -2, 1);
-}
-
-/* "a.b" as a path, where the name is made of plain words. */
-static bool name_to_path(const char *name, char *out, size_t size)
-{
-  size_t len = strlen(name);
-  if (len == 0 || len + 10 > size || *name == '.' || name[len - 1] == '.' || strstr(name, ".."))
-    return false;
-  for (size_t i = 0; i <= len; i++) {
-    char c = name[i];
-    bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                c == '_' || c == '-' || c == '\0';
-    if (!word && c != '.') return false;
-    out[i] = c == '.' ? '/' : c;
-  }
-  return true;
-}
-
-/* Pushes the main chunk of a file beside the script; false where there is none. */
-static bool push_file_chunk(lua_State *L, const char *name)
-{
-  static const char *const ends[] = {".lua", "/init.lua"};
-  struct script *s = script_of(L);
-  char base[200], path[256];
-  if (!s->dir || !name_to_path(name, base, sizeof base)) return false;
-  for (size_t i = 0; i < 2; i++) {
-    struct err err = {0};
-    snprintf(path, sizeof path, "%s%s", base, ends[i]);
-    int dir = open(s->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0) return false;
-    int fd = script_open_beneath(dir, path, O_RDONLY, 0);
-    close(dir);
-    if (fd < 0) continue;
-    if (!script_push_file(L, fd, &err)) script_raise(L, &err);
-    size_t len;
-    const char *text = lua_tolstring(L, -1, &len);
-    lua_pushfstring(L, strcmp(s->dir, ".") == 0 ? "@%s%s" : "@%s/%s",
-                    strcmp(s->dir, ".") == 0 ? "" : s->dir, path);
-    if (script_load_text(L, text, len, lua_tostring(L, -1)) != LUA_OK) lua_error(L);
-    return true;
-  }
-  return false;
 }
 
 /* The stack of require: name, the table of loaded modules, main chunk and arguments. */
@@ -149,6 +105,30 @@ static int require_embedded(lua_State *L, const struct embedded_file *f, const c
   return run_chunk(L);
 }
 
+static int raise_missing(lua_State *L, const char *name)
+{
+  struct err err = {0};
+  err_set(&err, ERR_NOT_FOUND, 0, "module '%s' was not found", name);
+  err_hint(&err,
+           "embedded modules are task, sandbox and json; others are looked for beside the "
+           "script, as %s.lua",
+           name);
+  return script_raise(L, &err);
+}
+
+/* On the stack: the text and the chunk name of a module beside the script, or nil. */
+static int module_asked(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status, (void)ctx;
+  size_t len;
+  const char *text = lua_tolstring(L, REQ_TOP, &len);
+  if (!text) return raise_missing(L, lua_tostring(L, REQ_NAME));
+  if (script_load_text(L, text, len, lua_tostring(L, REQ_TOP + 1)) != LUA_OK) return lua_error(L);
+  lua_replace(L, REQ_TOP);
+  lua_settop(L, REQ_TOP);
+  return run_chunk(L);
+}
+
 /* Upvalue: true in the environment of embedded modules. */
 static int base_require(lua_State *L)
 {
@@ -173,14 +153,35 @@ static int base_require(lua_State *L)
       lua_getfield(L, -1, name) != LUA_TNIL)
     return run_chunk(L);
   lua_settop(L, REQ_LOADED);
-  if (!inside && push_file_chunk(L, name)) return run_chunk(L);
-  struct err err = {0};
-  err_set(&err, ERR_NOT_FOUND, 0, "module '%s' was not found", name);
-  err_hint(&err,
-           "embedded modules are task, sandbox and json; others are looked for beside the "
-           "script, as %s.lua",
-           name);
-  return script_raise(L, &err);
+  if (inside) return raise_missing(L, name);
+  lib_push_forward(L, "file", "module");
+  lua_pushvalue(L, REQ_NAME);
+  lua_callk(L, 1, 2, 0, module_asked);
+  return module_asked(L, LUA_OK, 0);
+}
+
+static int forwarded(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status, (void)ctx;
+  return lua_gettop(L);
+}
+
+/* Upvalues: embedded module, name of a function in it. */
+static int forward(lua_State *L)
+{
+  lib_require(L, lua_tostring(L, lua_upvalueindex(1)));
+  lua_getfield(L, -1, lua_tostring(L, lua_upvalueindex(2)));
+  lua_replace(L, -2);
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, forwarded);
+  return lua_gettop(L);
+}
+
+void lib_push_forward(lua_State *L, const char *module, const char *name)
+{
+  lua_pushfstring(L, "regolith.%s", module);
+  lua_pushstring(L, name);
+  lua_pushcclosure(L, forward, 2);
 }
 
 void lib_require(lua_State *L, const char *name)

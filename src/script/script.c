@@ -35,18 +35,6 @@ static void copy_strv(struct strv *to, const struct strv *from)
   for (size_t i = 0; from && i < from->n; i++) strv_add(to, from->v[i]);
 }
 
-static char *folder_of(const char *path)
-{
-  if (!path) return NULL;
-  const char *slash = strrchr(path, '/');
-  if (!slash) return xstrdup(".");
-  size_t len = slash == path ? 1 : (size_t)(slash - path);
-  char *dir = xmalloc(len + 1);
-  memcpy(dir, path, len);
-  dir[len] = '\0';
-  return dir;
-}
-
 static void on_grace(struct timer *timer);
 static void on_settle(struct defer *settle);
 
@@ -55,11 +43,8 @@ static struct script *script_alloc(const struct script_conf *conf)
   struct script *s = xcalloc(1, sizeof *s);
   s->name = xstrdup(conf->name);
   s->path = conf->path ? xstrdup(conf->path) : NULL;
-  s->dir = folder_of(conf->path);
   copy_strv(&s->args, conf->args);
   copy_strv(&s->env, conf->env);
-  copy_strv(&s->read_dirs, conf->read_dirs);
-  copy_strv(&s->write_dirs, conf->write_dirs);
   s->full_stdlib = conf->full_stdlib;
   s->loop = conf->loop;
   s->ops = conf->ops;
@@ -83,11 +68,8 @@ static void script_destroy(struct script *s)
   sched_detach(s);
   strv_free(&s->args);
   strv_free(&s->env);
-  strv_free(&s->read_dirs);
-  strv_free(&s->write_dirs);
   free(s->name);
   free(s->path);
-  free(s->dir);
   free(s->traceback);
   free(s);
 }

@@ -40,15 +40,14 @@ struct script_hooks {
 
 struct script_conf {
   const char *name;   /* for people: "fanout.lua" */
-  const char *path;   /* of the file, NULL = none: chunk name, and the folder require looks in */
+  const char *path;   /* of the file, for the chunk name; NULL = none */
   const char *source; /* text, copied */
   size_t source_len;
-  const struct strv *args;                   /* arg[1]… and …; NULL = none */
-  const struct strv *env;                    /* granted environment, KEY=VALUE; NULL = none */
-  const struct strv *read_dirs, *write_dirs; /* granted directories for io.open; NULL = none */
-  size_t mem_bytes;                          /* soft cap; 0 = 64 MiB */
-  uint64_t grace_ms;                         /* for cleanup after a cancel; 0 = 10 s */
-  bool full_stdlib;                          /* the whole standard library: our own specs only */
+  const struct strv *args; /* arg[1]… and …; NULL = none */
+  const struct strv *env;  /* granted environment, KEY=VALUE; NULL = none */
+  size_t mem_bytes;        /* soft cap; 0 = 64 MiB */
+  uint64_t grace_ms;       /* for cleanup after a cancel; 0 = 10 s */
+  bool full_stdlib;        /* the whole standard library: our own specs only */
   struct loop *loop;
   struct ops *ops;
   uint64_t owner; /* set on every op */

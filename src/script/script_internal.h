@@ -84,8 +84,8 @@ enum {
 
 struct script {
   /* given */
-  char *name, *path, *dir; /* owned; path and dir may be NULL */
-  struct strv args, env, read_dirs, write_dirs;
+  char *name, *path; /* owned; path may be NULL */
+  struct strv args, env;
   bool full_stdlib;
   struct loop *loop;
   struct ops *ops;
@@ -207,12 +207,9 @@ int script_progress(lua_State *L);
 int script_args(lua_State *L);
 int script_getenv(lua_State *L);
 
-/* A file descriptor, or a negative errno. path beneath dir, links included. */
-int script_open_beneath(int dir, const char *path, int flags, unsigned mode);
-/* The same beneath the granted folders; mode as fopen's. */
-int script_open_granted(struct script *s, const char *path, const char *mode, struct err *err);
-/* Reads and closes fd; pushes the text of a source file, without a shebang line. */
-bool script_push_file(lua_State *L, int fd, struct err *err);
+/* Pushes a function that calls the function `name` of an embedded module, loaded when first used.
+ */
+void lib_push_forward(lua_State *L, const char *module, const char *name);
 
 /* Opens everything for the state of s; runs in a protected call. */
 int state_open_libs(lua_State *L);
