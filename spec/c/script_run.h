@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "core/loop.h"
 #include "core/op.h"
+#include "host/files.h"
 #include "script/script.h"
 #include "script/script_internal.h"
 #include "wire/codec.h"
@@ -40,7 +41,8 @@ struct run {
 
 static struct loop *loop;
 static struct ops *ops;
-static struct strv granted_dirs, granted_env;
+static struct strv granted_env;
+static struct files *files;
 static size_t mem_bytes;
 static uint64_t grace_ms;
 
@@ -211,6 +213,12 @@ static const struct op_handler slow = {.name = "test.slow",
 
 /* --- Running --- */
 
+static inline bool grant_nothing(void *data, uint64_t owner, struct files_grants *ret)
+{
+  (void)data, (void)owner, (void)ret;
+  return false;
+}
+
 static inline void set_up(void)
 {
   loop_new(&loop, NULL);
@@ -218,6 +226,7 @@ static inline void set_up(void)
   ops_register(ops, &echo, NULL);
   ops_register(ops, &slow, NULL);
   ops_register(ops, &events, NULL);
+  files = files_new(ops, grant_nothing, NULL);
   mem_bytes = 0;
   grace_ms = 500;
 }
@@ -226,6 +235,7 @@ static inline void tear_down(void)
 {
   CHECK_INT(ops_in_flight(ops), 0);
   CHECK_INT(slow_ops, 0);
+  files_free(files);
   ops_free(ops);
   loop_free(loop);
 }
@@ -248,8 +258,6 @@ static inline bool begin_named(struct run *r, const char *name, const char *sour
                              .source_len = strlen(source),
                              .args = &args,
                              .env = &granted_env,
-                             .read_dirs = &granted_dirs,
-                             .write_dirs = &granted_dirs,
                              .mem_bytes = mem_bytes,
                              .grace_ms = grace_ms,
                              .loop = loop,

@@ -308,10 +308,6 @@ static void open_report(struct run *r)
 /* Reports every script that does not load, not only the first. */
 static bool add_scripts(struct run *r)
 {
-  struct runner_limits limits = {
-      .cpu_s = (uint32_t)((r->opt.cpu_time_ms + 999) / 1000),
-      .ops_per_s = r->opt.ops_per_s,
-  };
   for (size_t i = 0; i < r->sources_n; i++) {
     const struct source *s = &r->sources[i];
     struct err err = {0};
@@ -328,7 +324,8 @@ static bool add_scripts(struct run *r)
                                  .mem_bytes = r->opt.mem_bytes,
                                  .timeout_ms = r->opt.timeout_ms,
                                  .grace_ms = r->opt.grace_ms,
-                                 .limits = limits,
+                                 .cpu_s = (uint32_t)((r->opt.cpu_time_ms + 999) / 1000),
+                                 .ops_per_s = r->opt.ops_per_s,
                              },
                              &err);
     if (rc == 0) continue;

@@ -95,7 +95,7 @@ static void on_clock(uv_timer_t *clock)
 void timer_start(struct loop *l, struct timer *t, uint64_t delay_ms)
 {
   if (t->slot) heap_remove(l, t);
-  t->due_ms = clock_mono_ms() + delay_ms;
+  t->due_ms = (clock_mono_ns() + 999999u) / 1000000u + delay_ms; /* rounded up: never early */
   if (l->heap_n == l->heap_cap) {
     l->heap_cap = l->heap_cap ? l->heap_cap * 2 : 64;
     l->heap = xrealloc(l->heap, l->heap_cap * sizeof(struct timer *));

@@ -243,7 +243,7 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
   s->timeout_ms = conf->timeout_ms;
   s->deadline = (struct timer){.cb = on_deadline, .data = s};
   s->owner = host_owner_new(h, conf->name);
-  s->limits = conf->limits;
+  s->limits = (struct runner_limits){.cpu_s = conf->cpu_s, .ops_per_s = conf->ops_per_s};
   s->dir = folder_of(conf->path);
   s->grants = (struct files_grants){s->dir, conf->read_dirs, conf->write_dirs};
   s->conf = (struct script_conf){
@@ -369,7 +369,7 @@ void host_hold(struct host *h, enum host_hold hold)
 /* A script that had not begun ends without having run. */
 static void end_unstarted(struct host_script *s, enum script_end end, const struct err *why)
 {
-  s->result = (struct host_result){.end = end, .err = *why};
+  s->result = (struct host_result){.outcome = script_end_name(end), .err = *why};
   runner_free(take_ptr(&s->runner));
   tell_end(s);
 }

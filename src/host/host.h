@@ -7,8 +7,6 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "host/runner.h"
-#include "script/script.h"
 
 struct engine;
 struct host;
@@ -76,8 +74,8 @@ struct host_script_conf {
   size_t mem_bytes;                                       /* 0 = the script's default */
   uint64_t timeout_ms;                                    /* 0 = none */
   uint64_t grace_ms;                                      /* 0 = the script's default */
-  bool full_stdlib;            /* the whole standard library: our own specs only; with trust */
-  struct runner_limits limits; /* of its process */
+  bool full_stdlib;          /* the whole standard library: our own specs only; with trust */
+  uint32_t cpu_s, ops_per_s; /* limits of a worker; 0 = none */
 };
 
 /* Nothing of it runs yet. Scripts are numbered from 0 in order. With trust the text is loaded here,
