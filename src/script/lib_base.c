@@ -79,6 +79,10 @@ int script_load_text(lua_State *L, const char *text, size_t len, const char *chu
     lua_pushfstring(L, "%s: more than 1 MiB of program text", chunk_name + 1);
     return LUA_ERRSYNTAX;
   }
+  if (len > 0 && *text == LUA_SIGNATURE[0]) {
+    lua_pushfstring(L, "%s: compiled Lua cannot be run; scripts are program text", chunk_name + 1);
+    return LUA_ERRSYNTAX;
+  }
   return lua_load(L, read_text, &src, chunk_name, "t");
 }
 
