@@ -1,14 +1,15 @@
 -- What is wrong with a script, found without running it: for `regolith check`.
 --
--- One pass of a recursive-descent parser with scopes. Expressions become small nodes, of which just
--- enough is kept to know what a call is about: locals carry the API type of what they were given
--- ("sandbox.Sandbox"), and calls are held against the reference (lua/regolith/api.lua): unknown
+-- One pass of a parser (check_parser.lua) with scopes. Expressions become small nodes, of which
+-- just enough is kept to know what a call is about: locals carry the API type of what they were
+-- given ("sandbox.Sandbox"), and calls are held against the reference (api.lua): unknown
 -- functions, fields and options, and literal values that an option does not take. What cannot be
 -- known is not complained about.
 
 local api = require "regolith.api"
 local lexer = require "regolith.lexer"
 local suggest = require "regolith.suggest"
+local values = require "regolith.check_values"
 
 local M = {}
 
@@ -33,115 +34,6 @@ local REMOVED <const> = {
 local LIBRARIES <const> = {
   "string", "table", "math", "utf8", "coroutine", "io", "os",
 }
-
---- Limits of numbers: least, most, and whether only whole ones will do.
-local RANGES <const> = {
-  ["sandbox.CreateOptions.cpu"] = { 0.125 },
-  ["sandbox.CreateOptions.memory"] = { 128, nil, true },
-  ["sandbox.CreateOptions.disk"] = { 1, nil, true },
-  ["sandbox.CreateOptions.pids"] = { 1, nil, true },
-  ["sandbox.CreateOptions.timeout"] = { 1, 86400, true },
-  ["sandbox.CreateOptions.idle_timeout"] = { 0, 86400, true },
-  ["sandbox.CreateOptions.unencrypted_ports"] = { 1, 65535, true },
-  ["sandbox.CreateOptions.encrypted_ports"] = { 1, 65535, true },
-  ["sandbox.Ready.tcp"] = { 1, 65535, true },
-  ["sandbox.PriceOptions.timeout"] = { 1, 86400, true },
-  ["task.GroupOptions.limit"] = { 1, nil, true },
-  ["task.MapOptions.limit"] = { 1, nil, true },
-  ["RetryOptions.max"] = { 1, nil, true },
-}
-
-local GPUS <const> = { "T4", "L4", "A10G", "A100", "H100" }
-local UNITS <const> = { ms = 0.001, s = 1, m = 60, h = 3600 }
-
--- Values ----------------------------------------------------------------------------------------
-
-local function duration_seconds(text)
-  local number, unit = text:match "^%s*(%d*%.?%d+)%s*(%a*)%s*$"
-  if not number then return nil end
-  if unit == "" then return tonumber(number) end
-  return UNITS[unit] and tonumber(number) * UNITS[unit]
-end
-
-local function is_gpu(text)
-  local name, count = text:match "^(%w+):?(%d*)$"
-  if not name or (text:find ":" and (tonumber(count) or 0) < 1) then return false end
-  for _, gpu in ipairs(GPUS) do
-    if gpu == name:upper() then return true end
-  end
-  return false
-end
-
---- The alternatives of "a|b|c", brackets respected.
-local function alternatives(kind)
-  local out, depth, from = {}, 0, 1
-  for i = 1, #kind + 1 do
-    local c = kind:sub(i, i)
-    if c:find "[%(<{]" then depth = depth + 1 end
-    if c:find "[%)>}]" then depth = depth - 1 end
-    if depth == 0 and (c == "|" or c == "") then
-      out[#out + 1] = kind:sub(from, i - 1)
-      from = i + 1
-    end
-  end
-  return out
-end
-
---- By type: whether a literal can be a value of it.
-local ACCEPTS <const> = {
-  any = function() return true end,
-  ["function"] = function(node) return node.kind == "function" end,
-  string = function(node) return node.kind == "string" end,
-  boolean = function(node) return node.kind == "boolean" end,
-  Gpu = function(node) return node.kind == "string" and is_gpu(node.value) end,
-  Duration = function(node)
-    if node.kind == "number" then return node.value >= 0 end
-    return node.kind == "string" and duration_seconds(node.value) ~= nil
-  end,
-  Size = function(node)
-    if node.kind == "number" then return math.tointeger(node.value) ~= nil end
-    return node.kind == "string" and node.value:find "^%s*%d+%s*%a*%s*$" ~= nil
-  end,
-  integer = function(node) return math.tointeger(tonumber(node.value)) ~= nil end,
-  number = function(node) return tonumber(node.value) ~= nil end,
-}
-
---- Whether a literal can be a value of one alternative of a type.
-local function accepts(node, kind)
-  if kind:find '^"' then return node.kind == "string" and node.value == kind:sub(2, -2) end
-  if kind:find "^fun" or kind:find "^%(fun" and not kind:find "%]$" then kind = "function" end
-  if kind == "integer" or kind == "number" then
-    return (node.kind == "number" or node.kind == "string") and ACCEPTS[kind](node)
-  end
-  if ACCEPTS[kind] then return ACCEPTS[kind](node) end
-  return node.kind == "table"
-end
-
-local LITERALS <const> = {
-  string = true, number = true, boolean = true, table = true, ["function"] = true,
-}
-
-local function describe(node)
-  if node.kind == "string" then return ("%q"):format(node.value) end
-  if node.kind == "number" or node.kind == "boolean" then return tostring(node.value) end
-  return "a " .. node.kind
-end
-
-local EXPLAINED <const> = {
-  Duration = 'a duration (seconds, or "250ms", "90s", "5m", "2h")',
-  Size = 'a size (MiB as an integer, or "512MiB", "2GiB")',
-  Gpu = "a GPU (T4, L4, A10G, A100, H100, or several as \"A100:2\")",
-}
-
-local function explain(kind)
-  local out = {}
-  for i, one in ipairs(alternatives(kind)) do
-    out[i] = EXPLAINED[one] or one:find '^"' and one
-      or one:find "^fun" and "a function" or one:find "%[%]$" and "a list"
-      or one:find "[<{%.]" and "a table" or one
-  end
-  return table.concat(out, " or ")
-end
 
 -- The checker -----------------------------------------------------------------------------------
 
@@ -248,20 +140,21 @@ function Checker:check_member(object, name, at)
 end
 
 function Checker:check_range(node, path)
-  local range = RANGES[path]
+  local range = values.RANGES[path]
   if not range then return end
   local value = node.value
-  if node.kind == "string" then value = duration_seconds(value) end
+  if node.kind == "string" then value = values.duration_seconds(value) end
   if type(value) ~= "number" then return end
   local name = path:match "[%w_]+$"
   if range[3] and value ~= math.floor(value) then
-    self:find("error", node, ("%s must be a whole number, not %s"):format(name, describe(node)))
+    self:find("error", node, ("%s must be a whole number, not %s"):format(name,
+      values.describe(node)))
   elseif value < range[1] then
     self:find("error", node, ("%s must be at least %s, not %s"):format(name, range[1],
-      describe(node)))
+      values.describe(node)))
   elseif range[2] and value > range[2] then
     self:find("error", node, ("%s must be at most %s, not %s"):format(name, range[2],
-      describe(node)))
+      values.describe(node)))
   end
 end
 
@@ -296,16 +189,16 @@ end
 --- A value against a type; path names what it is for ("sandbox.CreateOptions.timeout").
 function Checker:check_value(node, kind, path)
   if node.kind == "paren" then return self:check_value(node.inner, kind, path) end
-  if not LITERALS[node.kind] then return end
+  if not values.LITERALS[node.kind] then return end
   local class = api.class_in(self.model, kind)
   local accepted, list = false, nil
-  for _, one in ipairs(alternatives(kind)) do
-    accepted = accepted or accepts(node, one)
+  for _, one in ipairs(values.alternatives(kind)) do
+    accepted = accepted or values.accepts(node, one)
     list = list or one:match "^(.*)%[%]$"
   end
   if not accepted then
-    self:find("error", node, ("%s must be %s, not %s"):format(path:match "[%w_]+$", explain(kind),
-      describe(node)))
+    self:find("error", node, ("%s must be %s, not %s"):format(path:match "[%w_]+$",
+      values.explain(kind), values.describe(node)))
     return
   end
   if node.kind ~= "table" then return self:check_range(node, path) end
@@ -317,9 +210,9 @@ function Checker:check_value(node, kind, path)
   if class and list ~= class then self:check_table(node, class, list ~= nil) end
   if kind == "table<string, string>" then
     for _, field in ipairs(node.fields) do
-      if LITERALS[field.value.kind] and field.value.kind ~= "string" then
+      if values.LITERALS[field.value.kind] and field.value.kind ~= "string" then
         self:find("error", field.value, ("%s.%s must be a string, not %s"):format(
-          path:match "[%w_]+$", field.name or "…", describe(field.value)))
+          path:match "[%w_]+$", field.name or "…", values.describe(field.value)))
       end
     end
   end
@@ -397,381 +290,6 @@ function Checker:lookup(name)
   return nil
 end
 
--- The parser ------------------------------------------------------------------------------------
-
-function Checker:peek(value)
-  local token = self.tokens[self.at]
-  return token.value == value and (token.kind == "op" or token.kind == "keyword")
-end
-
-function Checker:advance()
-  self.at = self.at + 1
-  return self.tokens[self.at - 1]
-end
-
-function Checker:accept(value)
-  return self:peek(value) and self:advance() or nil
-end
-
-function Checker:fail(message)
-  local token = self.tokens[self.at]
-  local near = token.kind == "eof" and token.value or "'" .. tostring(token.value) .. "'"
-  error({ line = token.line, column = token.column, message = message .. " near " .. near }, 0)
-end
-
-function Checker:expect(value, opener)
-  if self:peek(value) then return self:advance() end
-  if opener and opener.line ~= self.tokens[self.at].line then
-    self:fail(("'%s' expected (to close '%s' at line %d)"):format(value, opener.value,
-      opener.line))
-  end
-  self:fail("'" .. value .. "' expected")
-end
-
-function Checker:expect_name()
-  if self.tokens[self.at].kind ~= "name" then self:fail "a name is expected" end
-  return self:advance()
-end
-
-local BINARY <const> = {
-  ["or"] = { 1, 1 }, ["and"] = { 2, 2 },
-  ["<"] = { 3, 3 }, [">"] = { 3, 3 }, ["<="] = { 3, 3 }, [">="] = { 3, 3 }, ["~="] = { 3, 3 },
-  ["=="] = { 3, 3 }, ["|"] = { 4, 4 }, ["~"] = { 5, 5 }, ["&"] = { 6, 6 }, ["<<"] = { 7, 7 },
-  [">>"] = { 7, 7 }, [".."] = { 9, 8 }, ["+"] = { 10, 10 }, ["-"] = { 10, 10 },
-  ["*"] = { 11, 11 }, ["/"] = { 11, 11 }, ["//"] = { 11, 11 }, ["%"] = { 11, 11 },
-  ["^"] = { 14, 13 },
-}
-local UNARY_PRIORITY <const> = 12
-local MAX_DEPTH <const> = 190 -- as deep as Lua itself reads
-
---- Nesting of statements and expressions, bounded so that hostile text is an ordinary error.
-function Checker:enter()
-  self.depth = self.depth + 1
-  if self.depth > MAX_DEPTH then self:fail "too many nested blocks or expressions" end
-end
-
-function Checker:leave()
-  self.depth = self.depth - 1
-end
-
---- The value of a name leaves the place that checks it: who gets it may end the sandbox.
-local function release(node)
-  while node.kind == "paren" do node = node.inner end
-  if node.kind == "name" and node.binding then node.binding.released = true end
-end
-
-function Checker:value()
-  local node = self:expression(0)
-  release(node)
-  return node
-end
-
-function Checker:values()
-  local list = { self:value() }
-  while self:accept "," do list[#list + 1] = self:value() end
-  return list
-end
-
-function Checker:table_literal()
-  local opener = self:expect "{"
-  local node = { kind = "table", items = {}, fields = {}, line = opener.line,
-    column = opener.column }
-  while not self:peek "}" do
-    local token, after = self.tokens[self.at], self.tokens[self.at + 1]
-    if token.kind == "name" and after.kind == "op" and after.value == "=" then
-      self.at = self.at + 2
-      node.fields[#node.fields + 1] = { name = token.value, value = self:value(),
-        line = token.line, column = token.column }
-    elseif self:accept "[" then
-      local key = self:value()
-      self:expect "]"
-      self:expect "="
-      if key.kind ~= "string" then node.computed = true end
-      node.fields[#node.fields + 1] = { name = key.kind == "string" and key.value or nil,
-        value = self:value(), line = token.line, column = token.column }
-    else
-      node.items[#node.items + 1] = self:value()
-    end
-    if not self:accept "," and not self:accept ";" then break end
-  end
-  self:expect("}", opener)
-  return node
-end
-
-function Checker:function_body(at, is_method)
-  self:open_scope(true)
-  local outer_vararg = self.vararg
-  self.vararg = false
-  if is_method then self:declare "self" end
-  self:expect "("
-  if not self:peek ")" then
-    repeat
-      if self:accept "..." then
-        self.vararg = true
-        break
-      end
-      self:declare(self:expect_name().value)
-    until not self:accept ","
-  end
-  self:expect ")"
-  self:block()
-  self:expect("end", at)
-  self.vararg = outer_vararg
-  self:close_scope()
-  return { kind = "function", line = at.line, column = at.column }
-end
-
-function Checker:name_node(token)
-  local binding = self:lookup(token.value)
-  local node = { kind = "name", name = token.value, binding = binding, line = token.line,
-    column = token.column }
-  if not binding then self.reads[#self.reads + 1] = node end
-  return node
-end
-
-function Checker:arguments()
-  local token = self.tokens[self.at]
-  if token.kind == "string" then
-    self.at = self.at + 1
-    return { { kind = "string", value = token.value, line = token.line, column = token.column } }
-  end
-  if self:peek "{" then return { self:table_literal() } end
-  if not self:peek "(" then self:fail "arguments are expected" end
-  local opener = self:advance()
-  local args = self:peek ")" and {} or self:values()
-  self:expect(")", opener)
-  return args
-end
-
-local ENDS <const> = { terminate = true, detach = true }
-
-function Checker:call(callee, method, at)
-  local node = { kind = "call", callee = callee, method = method, args = self:arguments(),
-    line = at.line, column = at.column }
-  if method and ENDS[method] then release(callee) end
-  self:check_call(node)
-  return node
-end
-
---- A name or a value in brackets, and what hangs on it.
-function Checker:suffixed()
-  local token = self.tokens[self.at]
-  local node
-  if self:accept "(" then
-    node = { kind = "paren", inner = self:expression(0), line = token.line,
-      column = token.column }
-    self:expect(")", token)
-  else
-    node = self:name_node(self:expect_name())
-  end
-  while true do
-    local at = self.tokens[self.at]
-    if self:accept "." then
-      local name = self:expect_name()
-      node = { kind = "index", object = node, name = name.value, line = name.line,
-        column = name.column }
-      if not self:peek "=" then self:check_member(node.object, name.value, name) end
-    elseif self:accept "[" then
-      local key = self:value()
-      self:expect("]", at)
-      node = { kind = "index", object = node, line = at.line, column = at.column,
-        name = key.kind == "string" and key.value or nil }
-    elseif self:accept ":" then
-      local name = self:expect_name()
-      self:check_member(node, name.value, name)
-      node = self:call(node, name.value, name)
-    elseif self:peek "(" or self:peek "{" or at.kind == "string" then
-      node = self:call(node, nil, { line = node.line, column = node.column })
-    else
-      return node
-    end
-  end
-end
-
-function Checker:simple()
-  local token = self.tokens[self.at]
-  local function literal(kind, value)
-    self.at = self.at + 1
-    return { kind = kind, value = value, line = token.line, column = token.column }
-  end
-  if token.kind == "string" or token.kind == "number" then
-    return literal(token.kind, token.value)
-  end
-  if self:peek "nil" then return literal("nil") end
-  if self:peek "true" or self:peek "false" then return literal("boolean", token.value == "true") end
-  if self:peek "..." then
-    if not self.vararg then self:fail "cannot use '...' outside a vararg function" end
-    return literal "vararg"
-  end
-  if self:peek "{" then return self:table_literal() end
-  if self:accept "function" then return self:function_body(token) end
-  if token.kind ~= "name" and not self:peek "(" then self:fail "an expression is expected" end
-  return self:suffixed()
-end
-
-function Checker:unary()
-  local token = self.tokens[self.at]
-  for _, op in ipairs { "not", "-", "#", "~" } do
-    if self:accept(op) then
-      local inner = self:expression(UNARY_PRIORITY)
-      if op == "-" and inner.kind == "number" then
-        return { kind = "number", value = -inner.value, line = token.line, column = token.column }
-      end
-      return { kind = "unary", line = token.line, column = token.column }
-    end
-  end
-  return self:simple()
-end
-
-function Checker:expression(limit)
-  self:enter()
-  local left = self:unary()
-  while true do
-    local token = self.tokens[self.at]
-    local priority = (token.kind == "op" or token.kind == "keyword") and BINARY[token.value]
-    if not priority or priority[1] <= limit then break end
-    self.at = self.at + 1
-    release(left)
-    release(self:expression(priority[2]))
-    left = { kind = "binary", line = left.line, column = left.column }
-  end
-  self:leave()
-  return left
-end
-
-local Statements = {}
-
-function Checker:loop_block(at)
-  self:open_scope(true)
-  self:block()
-  self:expect("end", at)
-  self:close_scope()
-end
-
-Statements["if"] = function(self, at)
-  self:value()
-  self:expect "then"
-  self:scoped_block()
-  while self:accept "elseif" do
-    self:value()
-    self:expect "then"
-    self:scoped_block()
-  end
-  if self:accept "else" then self:scoped_block() end
-  self:expect("end", at)
-end
-
-Statements["while"] = function(self, at)
-  self:value()
-  self:expect "do"
-  self:loop_block(at)
-end
-
-Statements["do"] = function(self, at)
-  self:scoped_block()
-  self:expect("end", at)
-end
-
-Statements["for"] = function(self, at)
-  local names = { self:expect_name() }
-  if self:accept "=" then
-    self:values()
-  else
-    while self:accept "," do names[#names + 1] = self:expect_name() end
-    self:expect "in"
-    self:values()
-  end
-  self:expect "do"
-  self:open_scope(true)
-  for _, name in ipairs(names) do self:declare(name.value) end
-  self:block()
-  self:expect("end", at)
-  self:close_scope()
-end
-
-Statements["repeat"] = function(self, at)
-  self:open_scope(true)
-  self:block()
-  self:expect("until", at)
-  self:value()
-  self:close_scope()
-end
-
-Statements["function"] = function(self, at)
-  local name = self:expect_name()
-  local node = { kind = "name", name = name.value, line = name.line, column = name.column }
-  local simple, is_method = true, false
-  if self:peek "." or self:peek ":" then
-    node = self:name_node(name)
-    simple = false
-  end
-  while self:accept "." do self:expect_name() end
-  if self:accept ":" then
-    self:expect_name()
-    is_method = true
-  end
-  if simple then
-    local binding = self:lookup(name.value)
-    if binding then binding.type = nil else self:set_global(node) end
-  end
-  self:function_body(at, is_method)
-end
-
---- Gives a local what is known about its value.
-function Checker:assign_local(binding, value)
-  binding.type = value and self:infer(value) or nil
-  if value and value.kind == "call" and binding.type == "sandbox.Sandbox" and self.nesting > 0
-    and not binding.closed then
-    binding.created = { line = value.line, column = value.column }
-  end
-end
-
-Statements["local"] = function(self)
-  local at = self.tokens[self.at]
-  if self:accept "function" then
-    self:declare(self:expect_name().value)
-    return self:function_body(at)
-  end
-  local bindings = {}
-  repeat
-    local binding = { name = self:expect_name().value }
-    if self:accept "<" then
-      local attribute = self:expect_name().value
-      if attribute ~= "close" and attribute ~= "const" then
-        self:fail(("unknown attribute '%s'"):format(attribute))
-      end
-      binding.closed = attribute == "close"
-      self:expect ">"
-    end
-    bindings[#bindings + 1] = binding
-  until not self:accept ","
-  local values = self:accept "=" and self:values() or {}
-  for i, binding in ipairs(bindings) do
-    self:declare(binding.name, binding)
-    self:assign_local(binding, values[i])
-  end
-end
-
-Statements["return"] = function(self)
-  local token = self.tokens[self.at]
-  local last = token.kind == "eof" or self:peek "end" or self:peek "else" or self:peek "elseif"
-    or self:peek "until" or self:peek ";"
-  if not last then self:values() end
-  self:accept ";"
-  token = self.tokens[self.at]
-  if not (token.kind == "eof" or self:peek "end" or self:peek "else" or self:peek "elseif"
-    or self:peek "until") then
-    self:fail "'end' expected"
-  end
-end
-
-Statements["break"] = function() end
-Statements["goto"] = function(self) self:expect_name() end
-Statements["::"] = function(self)
-  self:expect_name()
-  self:expect "::"
-end
-
 function Checker:set_global(node)
   if not self.writes[node.name] then
     self.writes[node.name] = true
@@ -795,80 +313,6 @@ function Checker:add_member(target)
   end
 end
 
---- A call, or an assignment to one or several places.
-function Checker:expression_statement()
-  local first = self.at
-  local reads = #self.reads
-  local node = self:suffixed()
-  if not self:peek "=" and not self:peek "," then
-    if node.kind ~= "call" then
-      self.at = first
-      self:fail "a statement is expected"
-    end
-    return
-  end
-  local targets = { node }
-  while self:accept "," do targets[#targets + 1] = self:suffixed() end
-  for _, target in ipairs(targets) do
-    if target.kind ~= "name" and target.kind ~= "index" then self:fail "cannot assign to this" end
-  end
-  for i = #self.reads, reads + 1, -1 do -- a place that is set is not read
-    for _, target in ipairs(targets) do
-      if self.reads[i] == target then
-        table.remove(self.reads, i)
-        break
-      end
-    end
-  end
-  self:expect "="
-  local values = self:values()
-  for i, target in ipairs(targets) do
-    if target.kind == "index" then
-      self:add_member(target)
-    elseif target.kind == "name" then
-      if target.binding then
-        target.binding.type = values[i] and self:infer(values[i]) or nil
-      else
-        self:set_global(target)
-      end
-    end
-  end
-end
-
-function Checker:statement()
-  local token = self.tokens[self.at]
-  self:enter()
-  local handler = (token.kind == "keyword" or token.value == "::" and token.kind == "op")
-    and Statements[token.value]
-  if handler then
-    self.at = self.at + 1
-    handler(self, token)
-  elseif token.kind == "op" and token.value == ";" then
-    self.at = self.at + 1
-  else
-    self:expression_statement()
-  end
-  self:leave()
-  return token.kind == "keyword" and token.value == "return"
-end
-
-function Checker:block()
-  while true do
-    local token = self.tokens[self.at]
-    if token.kind == "eof" or self:peek "end" or self:peek "else" or self:peek "elseif"
-      or self:peek "until" then
-      return
-    end
-    if self:statement() then return end
-  end
-end
-
-function Checker:scoped_block()
-  self:open_scope(false)
-  self:block()
-  self:close_scope()
-end
-
 function Checker:check_globals()
   if self.writes._ENV then return end
   for _, node in ipairs(self.reads) do
@@ -881,6 +325,8 @@ function Checker:check_globals()
     end
   end
 end
+
+require "regolith.check_parser"(Checker)
 
 local function new_checker(file, model)
   local self = setmetatable({

@@ -38,7 +38,9 @@ end
 ---@param fn fun(attempt: integer): any
 ---@param options? { max?: integer, backoff?: number|string, on?: string|string[] }
 return function(fn, options)
-  if type(fn) ~= "function" then fail("fn", "retry: a function is needed, not a %s value", type(fn)) end
+  if type(fn) ~= "function" then
+    fail("fn", "retry: a function is needed, not a %s value", type(fn))
+  end
   local max, backoff, on = check(options)
   for attempt = 1, max - 1 do
     local result = table.pack(pcall(fn, attempt))

@@ -62,7 +62,7 @@ function M.now()
   return core.now()
 end
 
---- Groups ------------------------------------------------------------------------------------------
+--- Groups -----------------------------------------------------------------------------------------
 
 ---@class TaskGroup
 local Group = {}
@@ -117,7 +117,7 @@ local Guard = {
   end,
 }
 
---- Built on groups ---------------------------------------------------------------------------------
+--- Built on groups --------------------------------------------------------------------------------
 
 ---Calls fn(item, i) for each item, each in a task; results in the order of the list.
 ---@param list any[]
@@ -140,7 +140,7 @@ function M.map(list, options, fn)
   end
   if errors == "collect" then return M.collect(list, o, fn) end
   local handle = core.group_new("raise", o.limit, o.deadline)
-  local guard <close> = setmetatable({ handle = handle }, Guard)
+  local _ <close> = setmetatable({ handle = handle }, Guard)
   local results, n = {}, #list
   for i = 1, n do core.group_spawn(handle, "map", member, results, i, fn, list[i], i) end
   core.group_wait(handle)
@@ -161,7 +161,7 @@ end
 --- task.map where errors are data: all items are tried, unless the deadline comes first.
 function M.collect(list, o, fn)
   local handle = core.group_new("collect", o.limit, o.deadline)
-  local guard <close> = setmetatable({ handle = handle }, Guard)
+  local _ <close> = setmetatable({ handle = handle }, Guard)
   local results, errors, tasks, n = {}, {}, {}, #list
   local late
   for i = 1, n do
@@ -197,7 +197,7 @@ function M.race(functions)
   end
   for i = 1, #functions do check_function(functions[i], ("functions[%d]"):format(i)) end
   local handle = core.group_new("race")
-  local guard <close> = setmetatable({ handle = handle }, Guard)
+  local _ <close> = setmetatable({ handle = handle }, Guard)
   local tasks = {}
   for i = 1, #functions do tasks[i] = core.group_spawn(handle, "race", functions[i]) end
   local winner = core.group_wait(handle)
@@ -216,7 +216,7 @@ function M.timeout(seconds, fn, ...)
   check_function(fn, "fn")
   if limit == 0 then fail("seconds", "seconds: it has to be longer than 0") end
   local handle = core.group_new("collect", nil, limit)
-  local guard <close> = setmetatable({ handle = handle }, Guard)
+  local _ <close> = setmetatable({ handle = handle }, Guard)
   local t = core.group_spawn(handle, "timeout", fn, ...)
   local _, expired = core.group_wait(handle, true)
   if expired and core.outcome(t) ~= "ok" then
