@@ -336,18 +336,69 @@ static int agent_main(struct cgroup_entry *e)
   again.fd = dup(a.fd);
   cgroup_leaf_give(&pool, &a); /* lingers: it is not empty */
   HOLD(9, pool.idle_n == 1);
-  HOLD(10, cgroup_leaf_kill(&again) == 0);
-  HOLD(11, dead_within(away, 2000));
+  kill(away, SIGKILL);
+  HOLD(10, dead_within(away, 2000));
   for (int i = 0; i < 500 && cgroup_leaf_populated(&again); i++) poll(NULL, 0, 2);
-  HOLD(12, cgroup_leaf_populated(&again) == 0);
-  struct cgroup_leaf c, d;
-  HOLD(13, cgroup_leaf_take(&pool, &c) == 0 && cgroup_leaf_take(&pool, &d) == 0);
-  HOLD(14, c.n == a_n || d.n == a_n); /* the lingering one came back */
+  HOLD(11, cgroup_leaf_populated(&again) == 0);
   close(again.fd);
+  struct cgroup_leaf c, d;
+  HOLD(12, cgroup_leaf_take(&pool, &c) == 0 && cgroup_leaf_take(&pool, &d) == 0);
+  HOLD(13, c.n == a_n || d.n == a_n); /* the lingering one came back */
   return held;
 }
 
-static void leaves_hold_what_runs_away(void)
+/* Takes leaves until each number up to max has had a turn; in each a process must run to its end.
+ */
+static bool all_leaves_work(struct cgroup_leaves *pool, uint16_t max)
+{
+  struct cgroup_leaf leaf[CGROUP_LEAF_IDLE * 2];
+  uint16_t n = 0, highest = 0;
+  bool ok = true;
+  while (n < CGROUP_LEAF_IDLE * 2 && (n == 0 || highest < max)) {
+    if (cgroup_leaf_take(pool, &leaf[n]) < 0) return false;
+    if (leaf[n].n > highest) highest = leaf[n].n;
+    pid_t pid = fork_into(leaf[n].fd);
+    if (pid == 0) _exit(42);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 42) ok = false;
+    n++;
+  }
+  while (n) cgroup_leaf_give(pool, &leaf[--n]);
+  return ok;
+}
+
+/* The agent once more: a kill takes all, and does not spoil the number for later execs. */
+static int killing_agent(struct cgroup_entry *e)
+{
+  int held = 0;
+  static struct cgroup_leaves pool;
+  uid_t id = agent_id();
+  if (setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0) return 1;
+  cgroup_leaves_init(&pool, dup(e->box_fd), dup(e->oom_fd));
+  for (int round = 0; round < 20; round++) {
+    struct cgroup_leaf leaf;
+    int pipe_fd[2];
+    pid_t away = 0;
+    HOLD(2, cgroup_leaf_take(&pool, &leaf) == 0 && pipe(pipe_fd) == 0);
+    pid_t first = fork_into(leaf.fd);
+    if (first == 0) run_away(pipe_fd[1]);
+    close(pipe_fd[1]); /* or the read would wait for one that was killed before it wrote */
+    HOLD(3, first > 0 && read(pipe_fd[0], &away, sizeof away) == sizeof away);
+    HOLD(4, cgroup_leaf_kill(&leaf) == 0);
+    waitpid(first, NULL, 0);
+    HOLD(5, dead_within(away, 2000));
+    for (int i = 0; i < 500 && cgroup_leaf_populated(&leaf); i++) poll(NULL, 0, 2);
+    HOLD(6, cgroup_leaf_populated(&leaf) == 0);
+    cgroup_leaf_give(&pool, &leaf);
+    close(pipe_fd[0]);
+  }
+  HOLD(7, all_leaves_work(&pool, 3));
+  return held;
+}
+
+/* Makes a box, and in it an agent that runs fn. */
+static void check_agent(const char *box, int (*fn)(struct cgroup_entry *e))
 {
   struct cgroups *cg = open_groups();
   if (!(cgroup_info(cg)->caps & CGROUP_CAP_LEAVES)) {
@@ -356,16 +407,26 @@ static void leaves_hold_what_runs_away(void)
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, "sb_leaf", agent_id(), agent_id(), &e, &err), 0);
+  CHECK_INT(cgroup_box_make(cg, box, agent_id(), agent_id(), &e, &err), 0);
   pid_t pid = fork_into(e.into_fd);
-  if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : agent_main(&e));
+  if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : fn(&e));
   cgroup_entry_done(&e);
   int status = -1;
   waitpid(pid, &status, 0);
   CHECK(WIFEXITED(status));
   CHECK_INT(WEXITSTATUS(status), 0);
-  CHECK_INT(remove_box(cg, "sb_leaf"), 0);
+  CHECK_INT(remove_box(cg, box), 0);
   CHECK_INT(cgroup_close(cg, 100), 0);
+}
+
+static void killed_leaves_do_not_spoil_later_ones(void)
+{
+  check_agent("sb_killed", killing_agent);
+}
+
+static void leaves_hold_what_runs_away(void)
+{
+  check_agent("sb_leaf", agent_main);
 }
 
 /* Runs a memory hog in the leaf; true: it was killed. */
@@ -530,6 +591,7 @@ const struct test_case test_cases[] = {
     {"memory is limited and kills are counted", memory_is_limited_and_kills_are_counted},
     {"cpu is limited and counted", cpu_is_limited_and_counted},
     {"leaves hold what runs away", leaves_hold_what_runs_away},
+    {"killed leaves do not spoil later ones", killed_leaves_do_not_spoil_later_ones},
     {"leaves know who ran out of memory", leaves_know_who_ran_out_of_memory},
     {"kill ends the box", kill_ends_the_box},
     {"sweep takes only the dead", sweep_takes_only_the_dead},

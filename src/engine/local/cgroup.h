@@ -154,8 +154,8 @@ int cgroup_leaf_take(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf);
 void cgroup_leaf_give(struct cgroup_leaves *pool, struct cgroup_leaf *leaf);
 
 /* SIGKILL to all in the leaf, once; what they fork meanwhile is killed too. The leaf is spent:
- * since 6.9 a kernel also kills what is cloned, later, into a group that has been killed more often
- * than the caller's own. */
+ * since 6.14 (and the same fix in older series) a kernel also kills what is cloned, later, into a
+ * group that has been killed more often than the caller's own. */
 int cgroup_leaf_kill(struct cgroup_leaf *leaf);
 /* 1: a live process is in it (zombies do not count), 0: none, or a negative errno. */
 int cgroup_leaf_populated(const struct cgroup_leaf *leaf);
