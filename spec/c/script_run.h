@@ -45,6 +45,7 @@ static struct strv granted_env;
 static struct files *files;
 static size_t mem_bytes;
 static uint64_t grace_ms;
+static const char *script_path; /* of the next scripts, NULL = none */
 
 static inline void on_output(void *data, const char *text, size_t len)
 {
@@ -254,6 +255,7 @@ static inline bool begin_named(struct run *r, const char *name, const char *sour
   strv_add(&args, "one");
   strv_add(&args, "two");
   struct script_conf conf = {.name = name,
+                             .path = script_path,
                              .source = source,
                              .source_len = strlen(source),
                              .args = &args,

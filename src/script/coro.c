@@ -339,12 +339,7 @@ void coro_open(lua_State *L)
       {"status", coro_status},           {"wrap", coro_wrap},     {"yield", coro_yield},
       {"isyieldable", coro_isyieldable}, {"close", coro_close},   {NULL, NULL}};
   luaL_newlib(L, functions);
-  lua_pushvalue(L, -1);
-  lua_setglobal(L, "coroutine");
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  lua_insert(L, -2);
-  lua_setfield(L, -2, "coroutine");
-  lua_pop(L, 1);
+  script_set_lib(L, "coroutine");
   lua_register(L, "pcall", coro_pcall);
   lua_register(L, "xpcall", coro_xpcall);
 }

@@ -90,13 +90,13 @@ static void get_text(lua_State *L, int idx, const char *key, char *out, size_t s
   lua_pop(L, 1);
 }
 
-static void err_from_table(lua_State *L, int idx, struct err *err)
+static void err_from_table(lua_State *L, int idx, const char *text, struct err *err)
 {
   char code[64] = "", message[sizeof err->msg] = "";
   get_text(L, idx, "code", code, sizeof code);
   get_text(L, idx, "message", message, sizeof message);
   if (!*message) {
-    err_set(err, ERR_INTERNAL, 0, "an error that is a table without a message");
+    err_set(err, ERR_INTERNAL, 0, "%s", text ? text : "an error that is a table without a message");
     return;
   }
   err_set(err, *code ? err_kind_from_code(code) : ERR_INTERNAL, 0, "%s", message);
@@ -106,14 +106,14 @@ static void err_from_table(lua_State *L, int idx, struct err *err)
   get_text(L, idx, "hint", err->hint, sizeof err->hint);
 }
 
-void script_err_from(lua_State *L, int idx, struct err *err)
+void script_err_from(lua_State *L, int idx, const char *text, struct err *err)
 {
   idx = lua_absindex(L, idx);
   *err = (struct err){0};
   if (lua_type(L, idx) == LUA_TSTRING)
     err_set(err, ERR_INTERNAL, 0, "%s", lua_tostring(L, idx));
   else if (lua_istable(L, idx))
-    err_from_table(L, idx, err);
+    err_from_table(L, idx, text, err);
   else
     err_set(err, ERR_INTERNAL, 0, "an error that is a %s value", luaL_typename(L, idx));
 }
@@ -123,14 +123,28 @@ void script_err_from(lua_State *L, int idx, struct err *err)
 #define TRACEBACK_LINES  20
 #define TRACEBACK_FRAMES 200 /* lua_getstack walks from the top */
 
+static bool is_ours(const lua_Debug *ar)
+{
+  return *ar->what == 'C' || strncmp(ar->source, "=[regolith", 10) == 0;
+}
+
+/* A name is what the caller calls it: of use where the caller is the script. */
+static bool has_name(lua_State *of, const lua_Debug *ar, int level)
+{
+  lua_Debug up;
+  if (!ar->name || !lua_getstack(of, level + 1, &up)) return false;
+  lua_getinfo(of, "S", &up);
+  return !is_ours(&up);
+}
+
 /* One line of `out`; 0 where the frame is not the script's. */
-static int format_frame(lua_State *of, lua_Debug *ar, char *out, size_t size)
+static int format_frame(lua_State *of, lua_Debug *ar, int level, char *out, size_t size)
 {
   lua_getinfo(of, "Sln", ar);
-  if (*ar->what == 'C' || strncmp(ar->source, "=[regolith", 10) == 0) return 0;
+  if (is_ours(ar)) return 0;
   if (strcmp(ar->what, "main") == 0)
     return snprintf(out, size, "\n  %s:%d: in the main chunk", ar->short_src, ar->currentline);
-  if (ar->name)
+  if (has_name(of, ar, level))
     return snprintf(out, size, "\n  %s:%d: in %s '%s'", ar->short_src, ar->currentline,
                     *ar->namewhat ? ar->namewhat : "function", ar->name);
   return snprintf(out, size, "\n  %s:%d: in a function (line %d)", ar->short_src, ar->currentline,
@@ -171,7 +185,7 @@ void script_push_traceback(lua_State *L, lua_State *of, int level)
   int end = level + TRACEBACK_FRAMES;
   for (; tb.lines < TRACEBACK_LINES && level < end && lua_getstack(of, level, &ar); level++) {
     char line[256];
-    if (format_frame(of, &ar, line, sizeof line) <= 0) continue;
+    if (format_frame(of, &ar, level, line, sizeof line) <= 0) continue;
     if (strcmp(line, tb.last) == 0) {
       tb.repeats++;
       continue;

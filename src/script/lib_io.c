@@ -89,7 +89,7 @@ static void open_io(lua_State *L)
   lua_setfield(L, -3, "stdout");
   lua_pushcclosure(L, io_write, 1);
   lua_setfield(L, -2, "write");
-  lua_setglobal(L, "io");
+  script_set_lib(L, "io");
 }
 
 /* --- os --- */
@@ -127,7 +127,7 @@ static void open_os(lua_State *L)
   }
   lua_pushcfunction(L, script_getenv);
   lua_setfield(L, -2, "getenv");
-  lua_setglobal(L, "os");
+  script_set_lib(L, "os");
 }
 
 void lib_io_open(lua_State *L)

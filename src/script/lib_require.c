@@ -248,7 +248,7 @@ static void open_package(lua_State *L)
                       "modules are Lua files beside the script; programs run "
                       "in a sandbox");
   lua_setfield(L, -2, "loadlib");
-  lua_setglobal(L, "package");
+  script_set_lib(L, "package");
   lua_pushcfunction(L, base_require);
   lua_setglobal(L, "require");
 }

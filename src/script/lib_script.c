@@ -102,11 +102,7 @@ void lib_json_open(lua_State *L)
   luaL_newlib(L, functions);
   lua_pushlightuserdata(L, NULL);
   lua_setfield(L, -2, "null");
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  lua_pushvalue(L, -2);
-  lua_setfield(L, -2, "json");
-  lua_pop(L, 1);
-  lua_setglobal(L, "json");
+  script_set_lib(L, "json");
 }
 
 /* --- The others --- */

@@ -269,8 +269,9 @@ void script_main_ended(struct script *s)
   if (!s->cancelled && main->outcome == OUTCOME_ERROR) {
     s->end = SCRIPT_ERROR;
     task_push_error(s->L, main);
-    script_err_from(s->L, -2, &s->end_err);
-    lua_pop(s->L, 2);
+    task_push_text(s->L, main);
+    script_err_from(s->L, -3, lua_tostring(s->L, -1), &s->end_err);
+    lua_pop(s->L, 3);
     save_traceback(s, main);
   } else if (!s->cancelled && main->outcome == OUTCOME_CANCELLED) {
     s->end = SCRIPT_CANCELLED;
@@ -359,7 +360,7 @@ static int next_hook(lua_State *L, int status, lua_KContext ctx);
 static void hook_failed(lua_State *L, struct script *s)
 {
   struct err err;
-  script_err_from(L, -1, &err);
+  script_err_from(L, -1, NULL, &err);
   err_wrap(&err, "in an on_exit function");
   if (s->end == SCRIPT_OK) {
     s->end = SCRIPT_ERROR;

@@ -46,8 +46,9 @@ int script_raise_arg(lua_State *L, const char *field, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void script_push_err(lua_State *L, const struct err *err);
 
-/* The other way: any error value as a struct err, for the host. Runs no Lua. */
-void script_err_from(lua_State *L, int idx, struct err *ret_err);
+/* The other way: any error value as a struct err, for the host. Runs no Lua. text: what its
+ * __tostring gave, or NULL; used where the value has no message. */
+void script_err_from(lua_State *L, int idx, const char *text, struct err *ret_err);
 
 /* Lua ↔ plain data. script_to_val raises nothing: it frees what it built, and err names the path of
  * the field at fault. script_push_val raises when memory is short. */
@@ -200,6 +201,9 @@ void lib_require_seal(lua_State *L);
 void lib_require(lua_State *L, const char *name);
 /* Pushes a function that raises: this name is gone, and what to use instead. */
 void script_push_removed(lua_State *L, const char *name, const char *instead);
+
+/* The table on top becomes the global `name` and what require gives for it; pops it. */
+void script_set_lib(lua_State *L, const char *name);
 
 /* Functions that are both globals and in regolith.core. */
 int script_on_exit(lua_State *L);

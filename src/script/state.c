@@ -125,6 +125,15 @@ static void on_warn(void *ud, const char *text, int more)
   if (*text != '@' && s->hooks.on_log) s->hooks.on_log(s->hooks_data, LOG_WARN, text, strlen(text));
 }
 
+void script_set_lib(lua_State *L, const char *name)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+  lua_setglobal(L, name);
+}
+
 static void add_lib(lua_State *L, const char *name, lua_CFunction open)
 {
   luaL_requiref(L, name, open, 1);

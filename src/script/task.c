@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { UV_THREAD = 1, UV_RESULT, UV_TRACEBACK };
+enum { UV_THREAD = 1, UV_RESULT, UV_TRACEBACK, UV_TEXT, UV_COUNT = UV_TEXT };
 
 struct task *task_current(lua_State *L)
 {
@@ -197,9 +197,29 @@ static void cancel_children(struct task *t, bool daemons)
 
 /* --- The body and the join --- */
 
+static int to_text(lua_State *L)
+{
+  luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
+/* The text of an error object with __tostring, for people. Runs here, where the script still runs.
+ */
+static void keep_text(lua_State *L)
+{
+  if (!lua_istable(L, 1) || !luaL_getmetafield(L, 1, "__tostring")) return;
+  lua_pop(L, 1);
+  task_push(L, task_current(L));
+  lua_pushcfunction(L, to_text);
+  lua_pushvalue(L, 1);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) lua_setiuservalue(L, -2, UV_TEXT);
+  lua_settop(L, 1);
+}
+
 static int handler(lua_State *L)
 {
   if (!task_moved(L, 0)) {
+    keep_text(L);
     script_push_full_traceback(L, 1, 1);
     task_push(L, task_current(L));
     lua_insert(L, -2);
@@ -361,7 +381,7 @@ struct task *task_new(lua_State *L, int nargs, struct task *parent, const char *
 {
   struct script *s = script_of(L);
   int base = lua_gettop(L) - nargs;
-  struct task *t = lua_newuserdatauv(L, sizeof *t, 3);
+  struct task *t = lua_newuserdatauv(L, sizeof *t, UV_COUNT);
   init(t, s, parent, name);
   luaL_setmetatable(L, TASK_META);
   lua_State *co = lua_newthread(L);
@@ -475,6 +495,13 @@ int task_raise_from(lua_State *L, int handle)
   if (lua_isstring(L, -1)) script_carry(L, -2, -1);
   lua_pop(L, 1);
   return lua_error(L);
+}
+
+void task_push_text(lua_State *L, const struct task *t)
+{
+  task_push(L, t);
+  lua_getiuservalue(L, -1, UV_TEXT);
+  lua_remove(L, -2);
 }
 
 /* Pushes the error and its traceback (a string or nil) of a task that is anchored. */

@@ -97,6 +97,7 @@ struct task *task_current(lua_State *L);
 struct task *task_check(lua_State *L, int arg);           /* a handle */
 void task_push(lua_State *L, const struct task *t);       /* the handle of an anchored task */
 void task_push_error(lua_State *L, const struct task *t); /* error, traceback or nil */
+void task_push_text(lua_State *L, const struct task *t);  /* its error as text, or nil */
 void task_forget(lua_State *L, struct task *t);           /* out of its parent and its anchor */
 int task_push_results(lua_State *L, int handle);          /* what fn returned; how many */
 int task_raise_from(lua_State *L, int handle);            /* its error, in the caller */
