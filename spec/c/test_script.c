@@ -351,19 +351,18 @@ static void files_beneath_grants(void)
          "the script was not granted this folder\n"
          "a1 b closed file\tfalse\tattempt to use a closed file\n"
          "deep two\tdeep one\n"
-         "false\tbad argument #2 to 'io.open' (invalid mode)\n");
+         "false\tbad argument #2 to 'open' (invalid mode)\n");
   strv_free(&granted_dirs);
   granted_dirs = (struct strv){0};
   remove_scratch();
 }
 
-static char main_path[128];
-
 static void modules_beside_the_script(void)
 {
+  char dir[128];
   make_scratch();
-  snprintf(main_path, sizeof main_path, "%s/granted/main.lua", scratch);
-  script_path = main_path;
+  snprintf(dir, sizeof dir, "%s/granted", scratch);
+  module_dir = dir;
   expect("local m = require 'mod' print(m.name, m.n, require 'mod' == m)\n"
          "print(require 'deep', require 'deep.two')\n"
          "for _, name in ipairs { 'none', 'broken', 'raises', 'loop', 'abs', '../secret', "
@@ -386,7 +385,7 @@ static void modules_beside_the_script(void)
          "false\tnot_found: module '' was not found\n"
          "mine!\n"
          "true\ttrue\ttrue\n");
-  script_path = NULL;
+  module_dir = NULL;
   remove_scratch();
 }
 
