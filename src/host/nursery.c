@@ -139,9 +139,12 @@ static void lose(struct nursery *n)
   n->poll = NULL;
   close(n->helper.fd);
   kill(n->helper.pid, SIGKILL);
-  waitpid(n->helper.pid, NULL, 0);
+  int status = 0;
+  waitpid(n->helper.pid, &status, 0);
   n->helper.fd = -1;
   struct nursery_exit how = {.signal = SIGKILL};
+  if (WIFEXITED(status) && WEXITSTATUS(status) == NURSERY_NO_WALLS)
+    how = (struct nursery_exit){.code = NURSERY_NO_WALLS};
   size_t at = 0;
   for (struct nursery_child *c; (c = idmap_next(&n->children, &at)); at = 0) {
     idmap_remove(&n->children, c->token);

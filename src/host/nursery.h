@@ -26,6 +26,9 @@ struct nursery_limits {
   uint32_t cpu_s;     /* processor time; 0 = none */
 };
 
+/* The exit code of a worker or of the helper where its walls cannot be put up. */
+enum { NURSERY_NO_WALLS = 200 };
+
 /* How a worker process ended. */
 struct nursery_exit {
   int signal, code; /* one of them; both 0: a clean exit */

@@ -32,6 +32,7 @@
 #include "base/idmap.h"
 #include "base/list.h"
 #include "core/helper.h"
+#include "host/nursery.h"
 #include "host/nursery_internal.h"
 #include "host/worker_main.h"
 
@@ -110,7 +111,7 @@ static void become_worker(int fd, const struct nursery_message *m)
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   int rc = worker_walls(fd, m->token, m);
-  if (rc < 0) _exit(200); /* a script without its walls must not run */
+  if (rc < 0) _exit(NURSERY_NO_WALLS); /* a script without its walls must not run */
   _exit(worker_main(3));
 }
 
@@ -271,7 +272,7 @@ int nursery_process_main(int sock)
   tzset(); /* os.date needs the zone's file, which the empty root lacks */
   proc_dir = open("/proc", O_DIRECTORY | O_PATH | O_CLOEXEC);
   n.can_demote = proc_dir >= 0 && may_demote();
-  if (enter_namespaces() < 0 || empty_root() < 0) return 3;
+  if (enter_namespaces() < 0 || empty_root() < 0) return NURSERY_NO_WALLS;
   struct pollfd fds[2] = {
       {.fd = sock, .events = POLLIN},
       {.fd = signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK), .events = POLLIN}};

@@ -158,7 +158,11 @@ static void describe_death(struct worker *w, const struct nursery_exit *how)
   else if (how->signal)
     err_set(&e, ERR_LIMIT, 0, "%s: its process was ended by SIG%s%s%s", w->conf.name,
             sigabbrev_np(how->signal) ? sigabbrev_np(how->signal) : "?", seen, w->where);
-  else
+  else if (how->code == NURSERY_NO_WALLS) {
+    err_set(&e, ERR_ENGINE_UNAVAILABLE, 0,
+            "this machine does not let a script's process be walled in");
+    err_hint(&e, "regolith doctor says what is missing; --trust runs a script of your own without");
+  } else
     err_set(&e, ERR_INTERNAL, 0, "%s: its process ended without a word (exit %d)%s%s", w->conf.name,
             how->code, seen, w->where);
   set_result(w, SCRIPT_LIMIT, &e);

@@ -39,7 +39,12 @@
 static int fail(struct err *err, const char *what)
 {
   int e = errno;
-  return err_set(err, ERR_INTERNAL, e, "cannot %s: %s", what, strerror(e));
+  bool forbidden = e == EPERM || e == EACCES || e == ENOSYS;
+  int rc = err_set(err, forbidden ? ERR_ENGINE_UNAVAILABLE : ERR_INTERNAL, e, "cannot %s: %s", what,
+                   strerror(e));
+  if (forbidden)
+    err_hint(err, "run \"regolith doctor\"; inside a container, start that one with --privileged");
+  return rc;
 }
 
 static int move_to(int fd, int dirfd, const char *path)
