@@ -12,7 +12,7 @@ struct api_options {
 static const struct cli_option options[] = {
     {"json", 'j', CLI_FLAG, offsetof(struct api_options, json), NULL,
      "Print JSON: everything, or the one name"},
-    {NULL},
+    {.name = NULL},
 };
 
 static int run(int argc, char **argv)

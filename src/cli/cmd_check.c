@@ -12,7 +12,7 @@ struct check_options {
 static const struct cli_option options[] = {
     {"json", 'j', CLI_FLAG, offsetof(struct check_options, json), NULL,
      "Print one JSON list of findings"},
-    {NULL},
+    {.name = NULL},
 };
 
 static int run(int argc, char **argv)
