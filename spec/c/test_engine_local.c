@@ -876,7 +876,7 @@ static void inside(void)
            "echo b >/dev/shm/b; cat /dev/shm/b; rm /tmp/a",
            "4\na\nb\n");
   CHECK_SH(&b,
-           "cat /proc/kallsyms /proc/keys /proc/timer_list 2>/dev/null | wc -c; "
+           "cat /proc/keys /proc/timer_list /proc/kcore 2>/dev/null | wc -c; "
            "echo 1 2>/dev/null >/proc/sys/kernel/sysrq && echo yes; :",
            "0\n");
   CHECK_SH(&b, "cat /proc/self/oom_score_adj", "1000\n");

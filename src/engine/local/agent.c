@@ -460,6 +460,7 @@ static int move_in(const struct proto_go *go, const int *mounts, size_t mounts_n
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
   rc = rootfs_enter(go, mounts, mounts_n, err);
   if (rc < 0) return rc;
+  umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
   agent.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (agent.null < 0 || agent.proc < 0) return boot_fail(err, "open /dev/null and /proc", errno);

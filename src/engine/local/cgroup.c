@@ -349,6 +349,20 @@ void cgroup_box_usage(struct cgroups *cg, const char *box, struct cgroup_usage *
   }
 }
 
+uint64_t cgroup_box_oom_kills(struct cgroups *cg, const char *box)
+{
+  char path[128], text[1024];
+  for (size_t i = 0; i < cg->n; i++) {
+    const struct cg_tree *t = &cg->tree[i];
+    if (!(t->ctl & CG_MEMORY)) continue;
+    snprintf(path, sizeof path, "%s/%s", box, t->v2 ? "memory.events" : "memory.oom_control");
+    if (cg_read_at(t->warden_fd, path, text, sizeof text) < 0) return 0;
+    int64_t kills = cg_find_key(text, "oom_kill");
+    return kills < 0 ? 0 : (uint64_t)kills;
+  }
+  return 0;
+}
+
 /* A group by its directory: at once where the kernel can, else one by one. */
 static void kill_group(const struct cg_tree *t, int fd)
 {

@@ -108,6 +108,9 @@ struct cgroup_usage {
 /* What is unknown is 0. */
 void cgroup_box_usage(struct cgroups *cg, const char *box, struct cgroup_usage *ret_usage);
 
+/* usage.oom_kills alone, quickly. */
+uint64_t cgroup_box_oom_kills(struct cgroups *cg, const char *box);
+
 /* SIGKILL to all that is in the box, the agent included. Returns 0, -ENOENT when there is no such
  * box, -EOPNOTSUPP without groups. */
 int cgroup_box_kill(struct cgroups *cg, const char *box);

@@ -96,10 +96,8 @@ static int fill_dev(int dev, const int nodes[DEV_NODES])
 {
   for (size_t i = 0; i < DEV_NODES; i++) {
     const char *name = dev_nodes[i].name;
-    if (mknodat(dev, name, S_IFCHR | 0666, makedev(dev_nodes[i].major, dev_nodes[i].minor)) == 0) {
-      if (fchmodat(dev, name, 0666, 0) < 0) return -1;
+    if (mknodat(dev, name, S_IFCHR | 0666, makedev(dev_nodes[i].major, dev_nodes[i].minor)) == 0)
       continue;
-    }
     cleanup_close int fd = openat(dev, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
     if (fd < 0 || nodes[i] < 0 || move_to(nodes[i], dev, name) < 0) return -1;
   }
@@ -132,6 +130,23 @@ static int replace_dev(void)
   return rc;
 }
 
+static const char etc_bound_glob[] = "java-*";
+
+/* The names in the host's /etc that match; looked up once in the warden, for all its agents. */
+static struct {
+  size_t n;
+  char name[16][64];
+} globbed;
+
+static void find_globbed(void)
+{
+  DIR *d = opendir("/etc");
+  for (struct dirent *e; d && globbed.n < 16 && (e = readdir(d));)
+    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0 && strlen(e->d_name) < 64)
+      strcpy(globbed.name[globbed.n++], e->d_name); /* fits, see above */
+  if (d) closedir(d);
+}
+
 int rootfs_prepare(struct err *err)
 {
   if (unshare(CLONE_NEWNS) < 0) {
@@ -141,6 +156,8 @@ int rootfs_prepare(struct err *err)
     return rc;
   }
   if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return fail(err, "detach from mounts");
+  umask(0);
+  find_globbed();
   return replace_dev() < 0 ? fail(err, "make a minimal /dev") : 0;
 }
 
@@ -159,9 +176,10 @@ static int stage_scratch(uint64_t bytes, uint64_t inodes)
   return take_fd(&fd);
 }
 
+/* The umask of both warden and agent is 0 while they furnish. */
 static int make_dir(int at, const char *name, mode_t mode, uid_t owner)
 {
-  if (mkdirat(at, name, mode) < 0 || fchmodat(at, name, mode, 0) < 0) return -1;
+  if (mkdirat(at, name, mode) < 0) return -1;
   return owner == (uid_t)-1 ? 0 : fchownat(at, name, owner, owner, AT_SYMLINK_NOFOLLOW);
 }
 
@@ -305,11 +323,10 @@ static const struct {
                  {"hostname", "sandbox\n"}};
 
 /* Of the host's own /etc: public by nature, and programs in /usr do not start without. */
-static const char *const etc_copied[] = {"ld.so.cache", "services", "protocols", "mime.types"};
+static const char *const etc_copied[] = {"ld.so.cache", "services", "protocols"};
 static const char *const etc_bound[] = {
     "alternatives",           "fonts",          "ssl/certs", "pki/tls/certs",
     "pki/ca-trust/extracted", "crypto-policies"};
-static const char etc_bound_glob[] = "java-*";
 
 static int write_at(int dir, const char *name, const void *data, size_t len)
 {
@@ -350,12 +367,9 @@ static int bind_dir(int from, int to, const char *path)
 
 static int bind_globbed(int from, int to)
 {
-  DIR *d = fdopendir(openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  int rc = 0;
-  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
-    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = bind_dir(from, to, e->d_name);
-  if (d) closedir(d);
-  return rc;
+  for (size_t i = 0; i < globbed.n; i++)
+    if (bind_dir(from, to, globbed.name[i]) < 0) return -1;
+  return 0;
 }
 
 static int link_as_host(int from, int to, const char *name)
@@ -429,9 +443,12 @@ static int mount_on_dir(int root, const char *name, int tree)
 
 static int mask_proc(int root, int empty)
 {
-  static const char *const files[] = {"kcore",       "keys",          "key-users", "timer_list",
-                                      "sched_debug", "latency_stats", "kallsyms",  "sysrq-trigger"};
-  static const char *const dirs[] = {"acpi", "scsi", "bus", "fs", "irq"};
+  /* Root's alone, and root outside is nobody inside: this is the second wall, for the worst of
+   * them.
+   */
+  static const char *const files[] = {"kcore", "keys", "timer_list", "sched_debug",
+                                      "sysrq-trigger"};
+  static const char *const dirs[] = {"acpi", "scsi"};
   cleanup_close int proc = openat(root, "proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (proc < 0) return -1;
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {

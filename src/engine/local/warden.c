@@ -39,7 +39,9 @@
 #include "engine/local/rootfs.h"
 
 #define SWEEP_AFTER_MS 50
+#define REST_MS        2
 #define REMOVE_POLL_MS 5
+#define LEAVING_MANY   64
 #define CLOSE_WAIT_MS  2000
 
 struct wbox {
@@ -58,6 +60,7 @@ static struct warden {
   struct cgroups *cg;
   struct list boxes;
   size_t leaving; /* boxes whose groups are still there */
+  bool busy;      /* the last removal found a process still dying */
   bool swept;
 } warden;
 
@@ -79,20 +82,19 @@ static void forget(struct wbox *b)
 
 static void remove_groups(struct wbox *b)
 {
-  if (cgroup_box_remove(warden.cg, b->name) == -EBUSY) return;
+  warden.busy = cgroup_box_remove(warden.cg, b->name) == -EBUSY;
+  if (warden.busy) return;
   warden.leaving--;
   forget(b);
 }
 
 static void on_agent_end(struct wbox *b)
 {
-  struct cgroup_usage usage;
-  cgroup_box_usage(warden.cg, b->name, &usage);
-  struct proto_box ended = {.type = PROTO_ENDED, .oom = usage.oom_kills > 0, .box = b->box};
+  struct proto_box ended = {.type = PROTO_ENDED, .box = b->box};
+  ended.oom = cgroup_box_oom_kills(warden.cg, b->name) > 0;
   b->pid = 0;
   if (!b->silent) tell(&ended, sizeof ended, -1);
   warden.leaving++;
-  remove_groups(b);
 }
 
 static void reap(void)
@@ -108,11 +110,21 @@ static void reap(void)
     }
 }
 
+/* Does anyone wait for an answer? */
+static bool is_wanted(void)
+{
+  struct pollfd p[2] = {{.fd = warden.host, .events = POLLIN},
+                        {.fd = warden.signals, .events = POLLIN}};
+  return poll(p, 2, 0) > 0;
+}
+
 static void retry_removals(void)
 {
   LIST_FOREACH_SAFE (it, &warden.boxes) {
     struct wbox *b = list_entry(it, struct wbox, node);
-    if (b->pid == 0) remove_groups(b);
+    if (b->pid) continue;
+    remove_groups(b);
+    if (warden.leaving <= LEAVING_MANY && !warden.busy && is_wanted()) return;
   }
 }
 
@@ -313,10 +325,12 @@ static void on_request(void)
   for (size_t i = 0; i < fds_n; i++) close(fds[i]);
 }
 
-/* Milliseconds until something has to be done unasked. */
+/* Milliseconds until something has to be done unasked. Removing groups takes as long as making a
+ * box does: it waits for a moment of rest, unless there are many. */
 static int idle_ms(void)
 {
-  if (warden.leaving) return REMOVE_POLL_MS;
+  if (warden.leaving > LEAVING_MANY) return 0;
+  if (warden.leaving) return warden.busy ? REMOVE_POLL_MS : REST_MS;
   return warden.swept ? -1 : SWEEP_AFTER_MS;
 }
 
