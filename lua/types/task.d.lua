@@ -163,13 +163,14 @@ function retry(fn, opts) end
 function on_exit(fn) end
 
 ---@class BudgetLimits
----@field usd? number US dollars
----@field seconds? Duration of this script's time
+---@field usd? number US dollars: creates, extends and commands, at `sandbox.price`
+---@field seconds? Duration of sandbox life, all sandboxes together
 ---@field sandboxes? integer created in all
 
----From here on the script may use so much and no more.
+---From here on the script may use so much and no more. A create reserves its whole `timeout`, and gives back what
+---the sandbox did not live. A second budget can only tighten; there is no way to lift one.
 ---
----Errors: `budget_exceeded`, before the create that would pass it; `unsupported` where nobody keeps accounts.
+---Errors: `budget_exceeded`, before the create, extend or command that would pass it, with `field` saying which limit.
 ---```lua
 ---budget { usd = 0.50, seconds = 600, sandboxes = 20 }
 ---```

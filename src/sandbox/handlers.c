@@ -71,7 +71,7 @@ static int check_caps(const struct engine_entry *e, const struct create_args *a,
 static int check_image(const struct supervisor *sup, const struct owner *o,
                        const struct create_args *a, struct err *err)
 {
-  if (strncmp(a->image, "dir:", 4) != 0 || o->allow_dir_images) return 0;
+  if (strncmp(a->image, "dir:", 4) != 0 || o->allow_dir_images || o->admit) return 0;
   if (strcmp(a->image, sup->defaults.image) == 0) return 0;
   int rc = err_set(err, ERR_DENIED, 0, "image = \"%.200s\" was not granted", a->image);
   if (err) strcpy(err->field, "image");
@@ -109,6 +109,22 @@ static int check_room(const struct supervisor *sup, const struct owner *o, struc
   return 0;
 }
 
+/* The budgets are asked last: whatever else refuses a create costs nothing. */
+static int create_within_budget(struct supervisor *sup, struct owner *o,
+                                const struct engine_entry *e, struct op *op,
+                                struct create_args *args, struct err *err)
+{
+  struct holding holding = {0};
+  int64_t amounts[BUDGET_KINDS];
+  sandbox_amounts(e, args, amounts);
+  int rc = budgets_take(&o->budgets, &holding, amounts, err);
+  if (rc < 0) return rc;
+  rc = sandbox_create(sup, o, op, args, &holding, err);
+  if (rc < 0) budgets_give(&o->budgets, &holding, amounts);
+  holding_done(&holding);
+  return rc;
+}
+
 static int create_start(struct op *op, void *ctx, struct err *err)
 {
   struct supervisor *sup = ctx;
@@ -120,10 +136,11 @@ static int create_start(struct op *op, void *ctx, struct err *err)
   const struct engine_entry *e = engine_entry_find(sup, args.engine, "engine", err);
   rc = e ? refuse_closing(sup, err) : -EINVAL;
   if (rc == 0) rc = check_image(sup, o, &args, err);
+  if (rc == 0 && o->admit) rc = o->admit(o->admit_data, &op->args, &args, err);
   if (rc == 0) rc = check_name(o, &args, err);
   if (rc == 0) rc = check_caps(e, &args, err);
   if (rc == 0) rc = check_room(sup, o, err);
-  if (rc == 0) rc = sandbox_create(sup, o, op, &args, err);
+  if (rc == 0) rc = create_within_budget(sup, o, e, op, &args, err);
   create_args_free(&args);
   return rc;
 }
@@ -145,6 +162,28 @@ static int check_alive(const struct sandbox *sb, struct err *err)
   return rc;
 }
 
+/* exec, status and terminate cost a little each where anything costs. */
+static void call_amounts(const struct sandbox *sb, int64_t ret[BUDGET_KINDS])
+{
+  memset(ret, 0, BUDGET_KINDS * sizeof *ret);
+  if (sb->engine->priced) ret[BUDGET_MICROUSD] = PRICE_CALL_MICROUSD;
+}
+
+static int exec_within_budget(struct sandbox *sb, struct op *op, struct exec_args *args,
+                              struct err *err)
+{
+  struct holding paid = {0};
+  int64_t amounts[BUDGET_KINDS];
+  call_amounts(sb, amounts);
+  int rc = budgets_take(&sb->owner->budgets, &paid, amounts, err);
+  if (rc == 0) {
+    rc = sandbox_exec_start(sb, op, args, err);
+    if (rc < 0) budgets_give(&sb->owner->budgets, &paid, amounts);
+  }
+  holding_done(&paid);
+  return rc;
+}
+
 static int exec_op_start(struct op *op, void *ctx, struct err *err)
 {
   struct supervisor *sup = ctx;
@@ -158,7 +197,7 @@ static int exec_op_start(struct op *op, void *ctx, struct err *err)
                  sb->id, SANDBOX_EXECS_MAX);
   if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
     rc = lacks(sb->engine, "stdin_stream", "input to a running command", err);
-  if (rc == 0) rc = sandbox_exec_start(sb, op, &args, err);
+  if (rc == 0) rc = exec_within_budget(sb, op, &args, err);
   if (rc < 0 && sb && err) {
     strcpy(err->sandbox_id, sb->id);
     strcpy(err->engine, sb->engine->name);
@@ -215,6 +254,9 @@ static int terminate_start(struct op *op, void *ctx, struct err *err)
   *w = (struct waiter){.op = op, .caused_it = sb->end == END_NONE};
   list_append(&sb->waiters, &w->node);
   op->handler_data = w;
+  int64_t amounts[BUDGET_KINDS];
+  call_amounts(sb, amounts);
+  budgets_drain(&sb->owner->budgets, amounts);
   sandbox_end(sb, END_TERMINATED);
   return 0;
 }
@@ -239,6 +281,10 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   if (!err) err = &own;
   struct sandbox *sb = find_target(op, ctx, err);
   if (!sb) return err_errno(err);
+  int64_t amounts[BUDGET_KINDS];
+  call_amounts(sb, amounts);
+  int rc = budgets_take(&sb->owner->budgets, NULL, amounts, err);
+  if (rc < 0) return rc;
   op->result = sandbox_view(sb);
   op_finish(op, NULL);
   return 0;
@@ -282,6 +328,25 @@ static int detach_start(struct op *op, void *ctx, struct err *err)
   op->result = sandbox_view(sb);
   op_finish(op, NULL);
   return 0;
+}
+
+/* ---- budget.set ---- */
+
+static int budget_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct owner *o = owner_find(sup, op->owner);
+  if (!o || o->ending) return not_owner(err);
+  struct budget_args a;
+  int rc = budget_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  int64_t limits[BUDGET_KINDS] = {BUDGET_UNBOUND, BUDGET_UNBOUND, BUDGET_UNBOUND};
+  if (a.has_usd) limits[BUDGET_MICROUSD] = a.microusd;
+  if (a.has_seconds) limits[BUDGET_MS] = (int64_t)a.ms;
+  if (a.has_sandboxes) limits[BUDGET_CREATES] = a.sandboxes;
+  rc = budgets_add(&o->budgets, limits, false, err);
+  if (rc == 0) op_finish(op, NULL);
+  return rc;
 }
 
 /* ---- lists and prices ---- */
@@ -448,6 +513,7 @@ static const struct op_handler handlers[] = {
     {.name = "sandbox.price", .start = price_start},
     {.name = "sandbox.engines", .start = engines_start},
     {.name = "sandbox.gpus", .start = gpus_start},
+    {.name = "budget.set", .start = budget_start},
 };
 
 void handlers_register(struct supervisor *sup)

@@ -166,6 +166,15 @@ void sandbox_touch(struct sandbox *sb)
     timer_start(sb->sup->loop, &sb->idle, sb->args.idle_timeout_s * 1000ull);
 }
 
+static int64_t extend_price(const struct sandbox *sb, uint32_t total)
+{
+  if (!sb->engine->priced) return 0;
+  const struct tier *tier = tier_cpu();
+  unsigned units = 1;
+  if (sb->args.gpu.n > 0) tier_parse_gpu(sb->args.gpu.v[0], "gpu", &tier, &units, NULL);
+  return price_extend(tier, units, total, sb->cost_microusd);
+}
+
 int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
 {
   uint32_t total = sb->args.timeout_s + seconds;
@@ -174,17 +183,41 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
                    "seconds must leave the life-time within %u s counted from creation: it is %u s "
                    "now, so %u more at most",
                    SANDBOX_DAY_S, sb->args.timeout_s, SANDBOX_DAY_S - sb->args.timeout_s);
+  int64_t price = extend_price(sb, total);
+  int rc = budgets_take(&sb->owner->budgets, &sb->holding,
+                        (int64_t[BUDGET_KINDS]){price, (int64_t)seconds * 1000, 0}, err);
+  if (rc < 0) return rc;
+  sb->cost_microusd += price;
   sb->args.timeout_s = total;
   uint64_t lived = loop_now_ms(sb->sup->loop) - sb->started_ms;
   uint64_t span = total * 1000ull;
   timer_start(sb->sup->loop, &sb->life, span > lived ? span - lived : 0);
-  if (sb->engine->priced) {
-    const struct tier *tier = tier_cpu();
-    unsigned units = 1;
-    if (sb->args.gpu.n > 0) tier_parse_gpu(sb->args.gpu.v[0], "gpu", &tier, &units, NULL);
-    sb->cost_microusd += price_extend(tier, units, total, sb->cost_microusd);
-  }
   return 0;
+}
+
+/* ---- budgets ---- */
+
+void sandbox_amounts(const struct engine_entry *e, const struct create_args *a,
+                     int64_t ret[BUDGET_KINDS])
+{
+  ret[BUDGET_MICROUSD] = e->priced ? price_reservation(a) : 0;
+  ret[BUDGET_MS] = a->timeout_s * INT64_C(1000);
+  ret[BUDGET_CREATES] = 1;
+}
+
+/* What it did not live was not spent; one that never started cost nothing. */
+static void give_back(struct sandbox *sb)
+{
+  int64_t amounts[BUDGET_KINDS];
+  sandbox_amounts(sb->engine, &sb->args, amounts);
+  if (sb->announced) {
+    int64_t lived = (int64_t)(loop_now_ms(sb->sup->loop) - sb->started_ms);
+    amounts[BUDGET_MICROUSD] = 0;
+    amounts[BUDGET_MS] = lived < amounts[BUDGET_MS] ? amounts[BUDGET_MS] - lived : 0;
+    amounts[BUDGET_CREATES] = 0;
+  }
+  budgets_give(&sb->owner->budgets, &sb->holding, amounts);
+  holding_done(&sb->holding);
 }
 
 /* ---- actions ---- */
@@ -338,12 +371,14 @@ static void sandbox_free(struct dying *d)
 {
   struct sandbox *sb = list_entry(d, struct sandbox, dying);
   create_args_free(&sb->args);
+  holding_done(&sb->holding);
   free(sb);
 }
 
 void sandbox_detach(struct sandbox *sb, struct owner *to)
 {
   sb->detached = true;
+  holding_done(&sb->holding); /* what it lives on is spent */
   list_remove(&sb->by_owner);
   sb->owner->live_n--;
   sb->owner = to;
@@ -405,6 +440,7 @@ static void do_bury(struct sandbox *sb)
     sup->ended++;
     emit_ended(sb);
   }
+  give_back(sb);
   answer_all(sb);
   sup->live_n--;
   o->live_n--;
@@ -464,7 +500,7 @@ static void on_box_end(void *data, enum box_end why)
 }
 
 int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
-                   struct err *err)
+                   struct holding *holding, struct err *err)
 {
   struct sandbox *sb = xcalloc(1, sizeof *sb);
   struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
@@ -492,6 +528,8 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
     sandbox_free(&sb->dying);
     return rc;
   }
+  sb->holding = *holding;
+  *holding = (struct holding){0};
   op->handler_data = sb;
   index_add(&sup->sandboxes, &sb->by_id, index_hash_text(sb->id));
   list_append(&o->live, &sb->by_owner);

@@ -104,6 +104,7 @@ static void owner_free(struct owner *o)
 {
   loop_defer_cancel(o->sup->loop, &o->ended_defer);
   index_remove(&o->sup->owners, &o->by_id);
+  budgets_done(&o->budgets);
   free(o->name);
   free(o);
 }
@@ -132,7 +133,13 @@ static struct owner *owner_new(struct supervisor *sup, uint64_t id, const struct
                       .id = id,
                       .name = xstrdup(conf->name ? conf->name : ""),
                       .max_sandboxes = conf->max_sandboxes,
-                      .allow_dir_images = conf->allow_dir_images};
+                      .allow_dir_images = conf->allow_dir_images,
+                      .admit = conf->admit,
+                      .admit_data = conf->admit_data};
+  if (conf->cost_capped)
+    budgets_add(&o->budgets,
+                (int64_t[BUDGET_KINDS]){conf->max_microusd, BUDGET_UNBOUND, BUDGET_UNBOUND}, true,
+                NULL);
   list_init(&o->live);
   list_init(&o->ended);
   o->ended_defer = (struct defer){.cb = on_owner_ended, .data = o};

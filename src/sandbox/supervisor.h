@@ -8,13 +8,15 @@
 #include "base/err.h"
 #include "base/val.h"
 
+struct create_args;
 struct engine;
 struct loop;
 struct ops;
 struct supervisor;
 
 /* Owns every sandbox of the process: life-cycle, deadlines, ownership, cleanup. Registers the ops
- * sandbox.create exec status terminate list get extend detach price engines gpus. */
+ * sandbox.create exec status terminate list get extend detach price engines gpus, and budget.set.
+ */
 struct supervisor_conf {
   struct loop *loop;
   struct ops *ops;
@@ -35,7 +37,13 @@ void supervisor_set_priced(struct supervisor *sup, const char *engine, bool pric
 struct owner_conf {
   const char *name;       /* shown in events */
   uint32_t max_sandboxes; /* live at once; 0 = no cap */
-  bool allow_dir_images;  /* any image = "dir:PATH", not only the default one */
+  bool allow_dir_images;  /* any image = "dir:PATH", not only the default one; without admit */
+  bool cost_capped;       /* max_microusd counts */
+  int64_t max_microusd;   /* all that it may spend */
+  /* Whether the owner may create this; it may lower what `asked` leaves open. Called once per
+   * create, before anything starts. NULL: it may. */
+  int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
+  void *admit_data; /* must outlive the owner */
 };
 uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *conf);
 

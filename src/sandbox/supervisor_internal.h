@@ -14,6 +14,7 @@
 #include "core/loop.h"
 #include "core/stream.h"
 #include "engine/engine.h"
+#include "sandbox/budget.h"
 #include "sandbox/index.h"
 #include "sandbox/state.h"
 #include "sandbox/supervisor.h"
@@ -63,6 +64,9 @@ struct owner {
   char *name; /* owned */
   uint32_t max_sandboxes;
   bool allow_dir_images;
+  int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
+  void *admit_data;
+  struct budgets budgets;
   struct list live;  /* sandbox.by_owner, not ended */
   struct list ended; /* sandbox.by_owner, retained */
   size_t live_n;
@@ -93,18 +97,19 @@ struct sandbox {
   struct timer idle;
   struct list execs; /* exec.node */
   size_t execs_n;
-  struct exec *entry;    /* the entrypoint while it runs, one of execs */
-  bool announced;        /* its creation was answered and told */
-  bool detached;         /* outlives its owner and this process */
-  bool left;             /* the shutdown let go of it */
-  uint64_t commands;     /* accepted so far */
-  int64_t created_s;     /* wall clock: accepted, then started */
-  uint64_t started_ms;   /* monotonic, 0 = never */
-  uint64_t ended_ms;     /* monotonic */
-  int64_t cost_microusd; /* paid so far */
-  int exit_code;         /* of the entrypoint, END_FINISHED */
-  struct list by_owner;  /* owner.live or owner.ended */
-  struct list by_age;    /* supervisor.retained */
+  struct exec *entry;     /* the entrypoint while it runs, one of execs */
+  bool announced;         /* its creation was answered and told */
+  bool detached;          /* outlives its owner and this process */
+  bool left;              /* the shutdown let go of it */
+  uint64_t commands;      /* accepted so far */
+  int64_t created_s;      /* wall clock: accepted, then started */
+  uint64_t started_ms;    /* monotonic, 0 = never */
+  uint64_t ended_ms;      /* monotonic */
+  int64_t cost_microusd;  /* paid so far */
+  struct holding holding; /* what the owner's budgets hold for it */
+  int exit_code;          /* of the entrypoint, END_FINISHED */
+  struct list by_owner;   /* owner.live or owner.ended */
+  struct list by_age;     /* supervisor.retained */
   struct dying dying;
 };
 
@@ -179,7 +184,7 @@ void handlers_register(struct supervisor *sup);
 
 /* sandbox.c */
 int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
-                   struct err *err); /* moves args */
+                   struct holding *holding, struct err *err); /* moves args and holding */
 struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char *id,
                              struct err *err);
 void sandbox_end(struct sandbox *sb, enum sandbox_end why);
@@ -189,6 +194,9 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err);
 int sandbox_ended_err(const struct sandbox *sb, struct err *err);
 enum outcome_reason sandbox_outcome(const struct sandbox *sb);
 struct val sandbox_view(const struct sandbox *sb);
+/* What a create with these arguments takes from the budgets of its owner. */
+void sandbox_amounts(const struct engine_entry *e, const struct create_args *a,
+                     int64_t ret_amounts[BUDGET_KINDS]);
 void sandbox_detach(struct sandbox *sb, struct owner *to);
 void sandbox_leave(struct sandbox *sb);  /* a detached one, at shutdown */
 void sandbox_forget(struct sandbox *sb); /* a retained one */

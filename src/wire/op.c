@@ -865,6 +865,39 @@ void price_args_free(struct price_args *a)
   schema_free(&price_schema, a);
 }
 
+static const struct field budget_fields[] = {
+    {.name = "usd",
+     .type = &field_microusd,
+     .offset = offsetof(struct budget_args, microusd),
+     .max = INT64_C(1000000) * 1000000},
+    {.name = "seconds",
+     .type = &field_millis,
+     .offset = offsetof(struct budget_args, ms),
+     .max = INT64_C(1000000000) * 1000},
+    {.name = "sandboxes",
+     .type = &field_u32,
+     .offset = offsetof(struct budget_args, sandboxes),
+     .max = 1000000000},
+};
+static const struct schema budget_schema = {.name = "budget", SCHEMA_FIELDS(budget_fields)};
+
+static bool names(const struct val *args, const char *field)
+{
+  const struct val *v = val_get(args, field);
+  return v && v->type != VAL_NIL;
+}
+
+int budget_args_parse(const struct val *args, struct budget_args *ret, struct err *err)
+{
+  *ret = (struct budget_args){.has_usd = names(args, "usd"),
+                              .has_seconds = names(args, "seconds"),
+                              .has_sandboxes = names(args, "sandboxes")};
+  int rc = schema_parse(&budget_schema, "", args, ret, err);
+  if (rc == 0 && !ret->has_usd && !ret->has_seconds && !ret->has_sandboxes)
+    rc = err_arg(err, "limits", "budget needs at least one of usd, seconds and sandboxes");
+  return rc;
+}
+
 int no_args_parse(const char *op, const struct val *args, struct err *err)
 {
   const struct schema s = {.name = op};

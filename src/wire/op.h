@@ -130,6 +130,16 @@ struct price_args {
 int price_args_parse(const struct val *args, struct price_args *ret, struct err *err);
 void price_args_free(struct price_args *a);
 
+/* budget.set: { usd, seconds, sandboxes }, at least one of them */
+struct budget_args {
+  bool has_usd, has_seconds, has_sandboxes;
+  int64_t microusd;
+  uint64_t ms; /* of sandbox life */
+  uint32_t sandboxes;
+};
+
+int budget_args_parse(const struct val *args, struct budget_args *ret, struct err *err);
+
 /* Ops without arguments (sandbox.engines, sandbox.gpus): refuses any field. */
 int no_args_parse(const char *op, const struct val *args, struct err *err);
 

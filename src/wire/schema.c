@@ -374,6 +374,20 @@ static struct val milli_print(const struct field *f, const void *src)
 
 const struct field_type field_milli = {.parse = milli_parse, .print = milli_print};
 
+static int microusd_parse(const struct field *f, const char *path, const struct val *v, void *dst,
+                          struct err *err)
+{
+  int64_t micro;
+  const char *unit;
+  if (!read_number(v, &micro, &unit) || *unit || !in_range(f, micro))
+    return field_wrong(err, path, v, "an amount of US dollars from %.14g to %.14g",
+                       (double)f->min / MICRO, (double)f->max / MICRO);
+  *(int64_t *)dst = micro;
+  return 0;
+}
+
+const struct field_type field_microusd = {.parse = microusd_parse};
+
 /* ---- texts, choices, tables ---- */
 
 static int text_parse(const struct field *f, const char *path, const struct val *v, void *dst,

@@ -81,6 +81,7 @@ extern const struct field_type field_millis;     /* uint64_t: a duration, min an
 extern const struct field_type field_mib;        /* uint32_t: a size in whole MiB */
 extern const struct field_type field_size_bytes; /* uint64_t: a size, plain numbers are MiB */
 extern const struct field_type field_milli;      /* uint32_t: a number in thousandths */
+extern const struct field_type field_microusd;   /* int64_t: US dollars in millionths */
 extern const struct field_type field_choice;     /* int: index into choices */
 extern const struct field_type field_table;      /* a struct in place, by sub, which owns nothing */
 
