@@ -26,4 +26,13 @@ void lib_table_open(lua_State *L);
  * nargs values on top of the stack, which it takes away. Raises. */
 void lib_push_embedded(lua_State *L, const char *name, int nargs);
 
+struct embedded_file;
+
+/* The embedded file "regolith/x.lua", or NULL. */
+const struct embedded_file *lib_find_embedded(const char *name);
+
+/* Pushes its main chunk; raises. Each file has always the same chunk name. */
+void lib_push_embedded_chunk(lua_State *L, const struct embedded_file *file,
+                             const char *chunk_name);
+
 #endif

@@ -19,18 +19,20 @@
 
 static int removed(lua_State *L)
 {
+  const struct removed_name *gone = lua_touserdata(L, lua_upvalueindex(1));
   struct err err = {0};
-  err_set(&err, ERR_UNSUPPORTED, 0, "%s is not available in scripts",
-          lua_tostring(L, lua_upvalueindex(1)));
-  err_hint(&err, "%s", lua_tostring(L, lua_upvalueindex(2)));
+  err_set(&err, ERR_UNSUPPORTED, 0, "%s is not available in scripts", gone->name);
+  err_hint(&err, "%s", gone->instead);
   return script_raise(L, &err);
 }
 
-void script_push_removed(lua_State *L, const char *name, const char *instead)
+void script_set_removed(lua_State *L, const struct removed_name *list)
 {
-  lua_pushstring(L, name);
-  lua_pushstring(L, instead);
-  lua_pushcclosure(L, removed, 2);
+  for (; list->key; list++) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)list);
+    lua_pushcclosure(L, removed, 1);
+    lua_setfield(L, -2, list->key);
+  }
 }
 
 /* --- print --- */
@@ -227,25 +229,28 @@ static int base_collectgarbage(lua_State *L)
   }
 }
 
-static void add_removed_tables(lua_State *L)
-{
-  static const char *const debug_names[] = {
-      "debug",        "gethook",      "getinfo",   "getlocal",    "getmetatable",  "getregistry",
-      "getupvalue",   "getuservalue", "sethook",   "setlocal",    "setmetatable",  "setupvalue",
-      "setuservalue", "traceback",    "upvalueid", "upvaluejoin", "setcstacklimit"};
-  lua_createtable(L, 0, sizeof debug_names / sizeof *debug_names);
-  for (size_t i = 0; i < sizeof debug_names / sizeof *debug_names; i++) {
-    char name[64];
-    snprintf(name, sizeof name, "debug.%s", debug_names[i]);
-    script_push_removed(L, name,
-                        "errors that end a script carry a traceback by themselves; "
-                        "error() and pcall() are there");
-    lua_setfield(L, -2, debug_names[i]);
+#define DEBUG_NAME(name)                                                                           \
+  {                                                                                                \
+#name, "debug." #name,                                                                         \
+        "errors that end a script carry a traceback by themselves; error() and pcall() are there"  \
   }
+
+static void remove_names(lua_State *L)
+{
+  static const struct removed_name debug_names[] = {
+      DEBUG_NAME(debug),        DEBUG_NAME(gethook),        DEBUG_NAME(getinfo),
+      DEBUG_NAME(getlocal),     DEBUG_NAME(getmetatable),   DEBUG_NAME(getregistry),
+      DEBUG_NAME(getupvalue),   DEBUG_NAME(getuservalue),   DEBUG_NAME(sethook),
+      DEBUG_NAME(setlocal),     DEBUG_NAME(setmetatable),   DEBUG_NAME(setupvalue),
+      DEBUG_NAME(setuservalue), DEBUG_NAME(traceback),      DEBUG_NAME(upvalueid),
+      DEBUG_NAME(upvaluejoin),  DEBUG_NAME(setcstacklimit), {0}};
+  static const struct removed_name string_names[] = {
+      {"dump", "string.dump", "send source text, and load() it"}, {0}};
+  lua_createtable(L, 0, sizeof debug_names / sizeof *debug_names);
+  script_set_removed(L, debug_names);
   lua_setglobal(L, "debug");
   lua_getglobal(L, "string");
-  script_push_removed(L, "string.dump", "send source text, and load() it");
-  lua_setfield(L, -2, "dump");
+  script_set_removed(L, string_names);
   lua_pop(L, 1);
 }
 
@@ -263,5 +268,5 @@ void lib_base_open(lua_State *L)
   lib_push_forward(L, "file", "dofile");
   lua_setfield(L, -2, "dofile");
   lua_pop(L, 1);
-  add_removed_tables(L);
+  remove_names(L);
 }

@@ -65,23 +65,19 @@ static void push_stream(lua_State *L, bool log)
 static void open_io(lua_State *L)
 {
   static const char *const of_file[] = {"open", "lines", "type", "read"};
-  static const char *const gone[][2] = {
-      {"popen", "run programs in a sandbox: sandbox.run(command)"},
-      {"tmpfile", "keep data in a variable, or in a file of a sandbox"},
-      {"input", "io.open(path), and file:read"},
-      {"output", "io.open(path, \"w\"), and file:write"},
-      {"close", "file:close()"}};
+  static const struct removed_name gone[] = {
+      {"popen", "io.popen", "run programs in a sandbox: sandbox.run(command)"},
+      {"tmpfile", "io.tmpfile", "keep data in a variable, or in a file of a sandbox"},
+      {"input", "io.input", "io.open(path), and file:read"},
+      {"output", "io.output", "io.open(path, \"w\"), and file:write"},
+      {"close", "io.close", "file:close()"},
+      {0}};
   lua_createtable(L, 0, 12);
   for (size_t i = 0; i < sizeof of_file / sizeof *of_file; i++) {
     lib_push_forward(L, "file", of_file[i]);
     lua_setfield(L, -2, of_file[i]);
   }
-  for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
-    char name[32];
-    snprintf(name, sizeof name, "io.%s", gone[i][0]);
-    script_push_removed(L, name, gone[i][1]);
-    lua_setfield(L, -2, gone[i][0]);
-  }
+  script_set_removed(L, gone);
   push_stream(L, true);
   lua_setfield(L, -2, "stderr");
   push_stream(L, false);
@@ -104,13 +100,14 @@ int script_getenv(lua_State *L)
 static void open_os(lua_State *L)
 {
   static const char *const kept[] = {"time", "date", "clock", "difftime"};
-  static const char *const gone[][2] = {
-      {"execute", "run programs in a sandbox: sandbox.run(command)"},
-      {"exit", "return from the script, or raise an error()"},
-      {"remove", "files of a sandbox: sb:exec { \"rm\", path }"},
-      {"rename", "files of a sandbox: sb:exec { \"mv\", from, to }"},
-      {"tmpname", "keep data in a variable, or in a file of a sandbox"},
-      {"setlocale", "text is bytes, in the C locale"}};
+  static const struct removed_name gone[] = {
+      {"execute", "os.execute", "run programs in a sandbox: sandbox.run(command)"},
+      {"exit", "os.exit", "return from the script, or raise an error()"},
+      {"remove", "os.remove", "files of a sandbox: sb:exec { \"rm\", path }"},
+      {"rename", "os.rename", "files of a sandbox: sb:exec { \"mv\", from, to }"},
+      {"tmpname", "os.tmpname", "keep data in a variable, or in a file of a sandbox"},
+      {"setlocale", "os.setlocale", "text is bytes, in the C locale"},
+      {0}};
   lua_createtable(L, 0, 12);
   lua_pushcfunction(L, luaopen_os);
   lua_call(L, 0, 1);
@@ -119,12 +116,7 @@ static void open_os(lua_State *L)
     lua_setfield(L, -3, kept[i]);
   }
   lua_pop(L, 1);
-  for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
-    char name[32];
-    snprintf(name, sizeof name, "os.%s", gone[i][0]);
-    script_push_removed(L, name, gone[i][1]);
-    lua_setfield(L, -2, gone[i][0]);
-  }
+  script_set_removed(L, gone);
   lua_pushcfunction(L, script_getenv);
   lua_setfield(L, -2, "getenv");
   script_set_lib(L, "os");

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/embedded.h"
+#include "script/lib.h"
 
 static const char key_embedded_loaded;
 
@@ -21,9 +21,7 @@ static const struct embedded_file *find_embedded(const char *name)
 {
   char path[128];
   snprintf(path, sizeof path, "regolith/%s.lua", name);
-  for (const struct embedded_file *f = embedded_files; f->name; f++)
-    if (strcmp(f->name, path) == 0) return f;
-  return NULL;
+  return lib_find_embedded(path);
 }
 
 static bool is_public(const char *name)
@@ -38,7 +36,7 @@ static void push_embedded_chunk(lua_State *L, const struct embedded_file *f, con
 {
   char chunk_name[96];
   snprintf(chunk_name, sizeof chunk_name, "=[regolith.%s]", name);
-  if (script_load_text(L, f->data, f->len, chunk_name) != LUA_OK) lua_error(L);
+  lib_push_embedded_chunk(L, f, chunk_name);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &script_key_embedded_env);
   lua_setupvalue(L, -2, 1);
 }
@@ -237,6 +235,10 @@ static void add_searcher(lua_State *L)
 
 static void open_package(lua_State *L)
 {
+  static const struct removed_name gone[] = {
+      {"loadlib", "package.loadlib",
+       "modules are Lua files beside the script; programs run in a sandbox"},
+      {0}};
   lua_createtable(L, 0, 4);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_setfield(L, -2, "loaded");
@@ -244,10 +246,7 @@ static void open_package(lua_State *L)
   lua_setfield(L, -2, "preload");
   lua_pushliteral(L, "/\n;\n?\n!\n-\n");
   lua_setfield(L, -2, "config");
-  script_push_removed(L, "package.loadlib",
-                      "modules are Lua files beside the script; programs run "
-                      "in a sandbox");
-  lua_setfield(L, -2, "loadlib");
+  script_set_removed(L, gone);
   script_set_lib(L, "package");
   lua_pushcfunction(L, base_require);
   lua_setglobal(L, "require");

@@ -17,7 +17,6 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
-#include "base/embedded.h"
 #include "script/pattern.h"
 
 #define STEPS_PER_PAUSE 100000            /* half a millisecond or so */
@@ -417,18 +416,6 @@ static int string_rep(lua_State *L)
   }
   luaL_pushresultsize(&b, total);
   return 1;
-}
-
-void lib_push_embedded(lua_State *L, const char *name, int nargs)
-{
-  const struct embedded_file *file = embedded_files;
-  while (file->name && strcmp(file->name, name) != 0) file++;
-  if (!file->name) luaL_error(L, "this program carries no '%s'", name);
-  lua_pushfstring(L, "=[%s]", name);
-  if (luaL_loadbufferx(L, file->data, file->len, lua_tostring(L, -1), "t")) lua_error(L);
-  lua_remove(L, -2);
-  lua_insert(L, -1 - nargs);
-  lua_call(L, nargs, 1);
 }
 
 void lib_string_open(lua_State *L, const struct lib_host *host)

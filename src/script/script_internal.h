@@ -199,8 +199,12 @@ void lib_script_open(lua_State *L); /* args, env, log, progress, on_exit */
 void lib_require_seal(lua_State *L);
 /* Pushes an embedded module, "regolith.x"; raises. */
 void lib_require(lua_State *L, const char *name);
-/* Pushes a function that raises: this name is gone, and what to use instead. */
-void script_push_removed(lua_State *L, const char *name, const char *instead);
+/* Names that scripts do not have. In the table on top each becomes a function that raises and says
+ * what to use instead. The list ends with a NULL key, and is static. */
+struct removed_name {
+  const char *key, *name, *instead; /* "popen", "io.popen", … */
+};
+void script_set_removed(lua_State *L, const struct removed_name *list);
 
 /* The table on top becomes the global `name` and what require gives for it; pops it. */
 void script_set_lib(lua_State *L, const char *name);
