@@ -26,6 +26,9 @@ void lib_table_open(lua_State *L);
  * nargs values on top of the stack, which it takes away. Raises. */
 void lib_push_embedded(lua_State *L, const char *name, int nargs);
 
+/* Pushes what regolith/stdlib.lua returns, the same for each caller; the string library is open. */
+void lib_push_stdlib(lua_State *L);
+
 struct embedded_file;
 
 /* The embedded file "regolith/x.lua", or NULL. */

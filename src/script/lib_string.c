@@ -426,11 +426,7 @@ void lib_string_open(lua_State *L, const struct lib_host *host)
   };
   luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
   lua_pushlightuserdata(L, (void *)(uintptr_t)host);
-  lua_pushcfunction(L, luaopen_table);
-  lua_call(L, 0, 1);
-  lua_getfield(L, -1, "concat");
-  lua_remove(L, -2);
-  lib_push_embedded(L, "regolith/stdlib.lua", 1);
+  lib_push_stdlib(L);
   lua_getfield(L, -1, "gsub");
   lua_remove(L, -2);
   luaL_setfuncs(L, functions, 2);

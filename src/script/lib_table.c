@@ -234,6 +234,21 @@ static int less_than(lua_State *L)
   return 1;
 }
 
+void lib_push_stdlib(lua_State *L)
+{
+  static const char key;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) != LUA_TNIL) return;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, luaopen_table);
+  lua_call(L, 0, 1);
+  lua_getfield(L, -1, "concat"); /* the stock one, for tables that the Lua half made itself */
+  lua_remove(L, -2);
+  lua_pushcfunction(L, less_than);
+  lib_push_embedded(L, "regolith/stdlib.lua", 2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+}
+
 void lib_table_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {
@@ -246,9 +261,7 @@ void lib_table_open(lua_State *L)
       {NULL, NULL},
   };
   luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
-  lua_getfield(L, -1, "concat"); /* the stock one, for tables that the Lua half made itself */
-  lua_pushcfunction(L, less_than);
-  lib_push_embedded(L, "regolith/stdlib.lua", 2);
+  lib_push_stdlib(L);
   luaL_setfuncs(L, functions, 1);
   lua_pop(L, 1);
 }
