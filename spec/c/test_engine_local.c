@@ -880,7 +880,9 @@ static void inside(void)
            "echo 1 2>/dev/null >/proc/sys/kernel/sysrq && echo yes; :",
            "0\n");
   CHECK_SH(&b, "cat /proc/self/oom_score_adj", "1000\n");
-  if (can(CGROUP_CAP_LEAVES) && can(CGROUP_CAP_INTO))
+  if (can(CGROUP_CAP_LEAF_OOM)) /* a cgroup namespace per exec */
+    CHECK_SH(&b, "cat /proc/self/cgroup", "0::/\n");
+  else if (can(CGROUP_CAP_LEAVES) && can(CGROUP_CAP_INTO))
     CHECK_SH(&b, "grep -o '^0::/e' /proc/self/cgroup; grep -c -v -e ':/$' /proc/self/cgroup",
              "0::/e\n1\n");
   sh(&b, &r, "kill -9 1; kill -TERM 1; kill -STOP 1; sleep 0.05; echo alive");

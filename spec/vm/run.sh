@@ -44,8 +44,12 @@ make_initrd() {
   done
   cp "$build/regolith" "$root/usr/bin/regolith"
   take "$build/regolith"
-  rm -f "$root/usr/bin/setpriv" # busybox has one that cannot change ids
-  take /usr/bin/setpriv
+  # Real ones where busybox has others by these names; its shell would prefer its own to any in $PATH.
+  for program in setpriv head dash; do
+    rm -f "$root/usr/bin/$program"
+    take /usr/bin/$program
+  done
+  ln -sf dash "$root/usr/bin/sh"
   # take() put those two at their own paths too, through the libraries' loop.
   rm -rf "${root:?}$build"
   find "$vm/kernel/lib/modules" -name overlay.ko\* -exec cp {} "$root/spec/" \;

@@ -66,6 +66,7 @@ static struct agent {
   int signals; /* signalfd: SIGCHLD */
   int null;    /* the box's /dev/null */
   int proc;    /* the box's /proc, for marks */
+  bool cgroup_ns_per_exec;
   int oom_adj; /* own oom_score_adj; -1 = none */
   uint32_t mapped;
   struct walls_limits limits;
@@ -290,6 +291,7 @@ static void start(const struct proto_exec *x, struct agent_launch *l, const char
   if (cgroup_leaf_take(&agent.leaves, &r->leaf) < 0) r->leaf.fd = -1;
   r->oom_seen = cgroup_leaves_box_oom_kills(&agent.leaves);
   l->cgroup_fd = r->leaf.fd;
+  l->cgroup_ns = agent.cgroup_ns_per_exec;
   l->limits = &agent.limits;
   l->oom_adj_fd = agent.oom_adj;
   r->start_ns = clock_mono_ns();
@@ -403,7 +405,9 @@ static int be_blank(const struct agent_boot *boot, struct err *err)
 {
   int rc = cgroup_entry_join(&boot->entry, boot->into);
   if (rc < 0) return boot_fail(err, "join the box's control group", -rc);
-  if (unshare(CLONE_NEWCGROUP) < 0) return boot_fail(err, "make a cgroup namespace", errno);
+  agent.cgroup_ns_per_exec = boot->entry.ns_per_exec;
+  if (!agent.cgroup_ns_per_exec && unshare(CLONE_NEWCGROUP) < 0)
+    return boot_fail(err, "make a cgroup namespace", errno);
   /* Only what can be dumped may open its own files in /proc, and only such a one's id maps may an
    * ordinary user's warden write. Nobody else is here until GO. */
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);

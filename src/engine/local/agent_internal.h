@@ -34,6 +34,7 @@ struct agent_launch {
   struct agent_user user;
   int fds[3]; /* stdin, stdout, stderr: taken for the call only */
   const struct walls_limits *limits;
+  bool cgroup_ns; /* the command gets a cgroup namespace of its own */
   int cgroup_fd;  /* leaf to be born in; -1: none, the command gets a UTS namespace as its mark */
   int oom_adj_fd; /* this process's oom_score_adj; -1 = none */
 

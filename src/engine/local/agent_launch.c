@@ -220,6 +220,7 @@ void agent_launch(struct agent_launch *l)
   } else {
     args.flags = CLONE_NEWUTS;
   }
+  if (l->cgroup_ns) args.flags |= CLONE_NEWCGROUP;
   set_oom_adj(l->oom_adj_fd, "1000");
   long pid = clone_call(&args, child, l);
   int e = errno;

@@ -235,6 +235,7 @@ static bool box_name_ok(const char *box)
 static void entry_clear(struct cgroup_entry *e)
 {
   e->into_fd = e->box_fd = e->oom_fd = -1;
+  e->ns_per_exec = false;
   for (size_t i = 0; i < 4; i++) e->v1_tasks_fd[i] = -1;
 }
 
@@ -293,6 +294,7 @@ static int make_v2(const struct cg_tree *t, const char *box, uid_t uid, gid_t gi
   int fd = openat(e->box_fd, "agent", DIR_FLAGS);
   if (fd < 0) return -errno;
   e->into_fd = fd;
+  e->ns_per_exec = true;
   return 0;
 }
 

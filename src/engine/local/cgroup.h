@@ -82,6 +82,10 @@ struct cgroup_entry {
   int v1_tasks_fd[4]; /* private */
   int box_fd;         /* the box's cgroup2 directory, for cgroup_leaves_init; -1 if none */
   int oom_fd;         /* v1: memory.oom_control of the box, for cgroup_leaves_init; -1 if none */
+  /* The agent keeps out of a cgroup namespace and gives each exec one instead. It does not live in
+   * the box's own group then, and a machine with nsdelegate would let it enter nothing outside of
+   * what it takes for the root. */
+  bool ns_per_exec;
 };
 
 /* Makes the group of a box, named by its id (no '/'). The agent's host uid and gid become the
@@ -94,8 +98,9 @@ int cgroup_box_limit(struct cgroups *cg, const char *box, const struct cgroup_li
                      struct err *err);
 void cgroup_entry_done(struct cgroup_entry *entry);
 
-/* In the new single-threaded process, before it unshares the cgroup namespace. into = it was cloned
- * with CLONE_INTO_CGROUP and into_fd. Async-signal-safe. Returns 0 or a negative errno. */
+/* In the new single-threaded process, before it unshares the cgroup namespace (if it does). into =
+ * it was cloned with CLONE_INTO_CGROUP and into_fd. Async-signal-safe. Returns 0 or a negative
+ * errno. */
 int cgroup_entry_join(const struct cgroup_entry *entry, bool into);
 
 struct cgroup_usage {
