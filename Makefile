@@ -56,14 +56,14 @@ part_libs       = $(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null)
 # spec/host is the program that runs the Lua specs.
 SRC      := $(sort $(shell find src -name '*.c' ! -name '*_gen.c'))
 LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c $(PART_SRC),$(SRC)))
-LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
+LUA_SRC  := $(sort $(shell find lua -name '*.lua') $(wildcard web/*.html))
 SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
                   libcurl4-openssl-dev libarchive-dev libssl-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
-                  shellcheck uidmap procps bubblewrap
+                  shellcheck uidmap procps bubblewrap chromium
 
 .PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:

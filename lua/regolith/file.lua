@@ -1,4 +1,4 @@
--- Files of the host, as far as they were granted, and standard input: what io, loadfile and dofile do.
+-- Files of the host, as far as granted, and standard input: what io, loadfile and dofile do.
 --
 -- The files themselves are opened, read and written by the host, which knows the grants; here are
 -- handles with the methods of Lua's own. A write is on its way when it returns.
@@ -38,9 +38,10 @@ local function open(path, mode)
   if not ok then return failure(r) end
   local handle = setmetatable({}, File_mt)
   local id = r.file
+  local function fetch() return core.call("file.read", { file = id, max = PIECE }).data end
   handle[STATE] = {
     id = id,
-    reader = reader.new(function() return core.call("file.read", { file = id, max = PIECE }).data end),
+    reader = reader.new(fetch),
   }
   return handle
 end
@@ -140,7 +141,8 @@ local function read_source(path)
   if not handle then return nil, message, number end
   local text = handle:read "a"
   handle:close()
-  return (text:gsub("^#[^\n]*", "", 1)) -- a first line for the shell; its end stays, to keep line numbers
+  -- A first line for the shell goes; its end stays, to keep line numbers.
+  return (text:gsub("^#[^\n]*", "", 1))
 end
 
 function M.loadfile(path, mode, ...)

@@ -1,4 +1,4 @@
--- Reading in Lua's formats ("l", "L", "n", "a", a count) from anything that gives bytes piece by piece.
+-- Reading in Lua's formats ("l", "L", "n", "a", a count) from whatever gives bytes piece by piece.
 
 local core = require "regolith.core"
 

@@ -231,7 +231,7 @@ int main(int argc, char **argv)
   struct host_conf conf = {
       .trust = true, .on_interrupt = on_interrupt, .on_idle = on_idle, .data = &s};
   if (session_open(&s.host, NULL, &conf, &err) < 0) return fail(&err);
-  host_set_hooks(s.host, &hooks, &s);
+  host_add_hooks(s.host, &hooks, &s);
   ops_register(host_ops(s.host), &exit_handler, &s);
   ops_register(host_ops(s.host), &log_handler, &s);
   s.procs = proc_ops_new(host_loop(s.host), host_ops(s.host));

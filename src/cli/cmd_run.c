@@ -16,7 +16,11 @@
 #include "cli/cli.h"
 #include "cli/session.h"
 #include "host/host.h"
+#include "host/events.h"
+#include "host/record.h"
 #include "host/report.h"
+#include "host/status.h"
+#include "host/tally.h"
 #include "wire/op.h"
 
 enum { DEFAULT_JOBS = 200 }; /* worker processes at once */
@@ -27,7 +31,7 @@ struct run_options {
   uint32_t max_sandboxes, jobs, ops_per_s;
   uint64_t cpu_time_ms;
   bool trust, json, quiet, verbose;
-  const char *engine, *image;
+  const char *engine, *image, *report;
   struct cli_list env, allow_read, allow_write;
 };
 
@@ -60,6 +64,8 @@ static const struct cli_option options[] = {
     {"allow-write", 0, CLI_LIST, AT(allow_write), "DIR",
      "Let scripts read and write files below DIR; may be repeated"},
     {"json", 'j', CLI_FLAG, AT(json), NULL, "Print one JSON event per line on stdout"},
+    {"report", 0, CLI_STR, AT(report), "FILE",
+     "Write what happened to FILE at the end: a page to look at (.html), or JSON"},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "Only errors on stderr"},
     {"verbose", 'v', CLI_FLAG, AT(verbose), NULL,
      "Tell on stderr what happens to tasks and sandboxes"},
@@ -81,7 +87,10 @@ struct run {
   struct strv args, env, read_dirs, write_dirs;
   struct host *host;
   struct report *report;
-  bool interrupted, unloadable, stdout_closed, leftovers, closing;
+  struct record *record; /* with --report */
+  struct tally *tally;
+  struct status_server *status;
+  bool interrupted, unloadable, stdout_closed, leftovers, unreported, closing;
 };
 
 /* --- the command line ---------------------------------------------------------------------------
@@ -248,7 +257,7 @@ static int exit_status(const struct run *r)
 {
   static const int order[] = {CLI_EXIT_NO_SANDBOXES, CLI_EXIT_FAILED, CLI_EXIT_TIMEOUT};
   if (r->interrupted) return CLI_EXIT_INTERRUPTED;
-  if (r->unloadable || r->stdout_closed || r->leftovers) return CLI_EXIT_FAILED;
+  if (r->unloadable || r->stdout_closed || r->leftovers || r->unreported) return CLI_EXIT_FAILED;
   for (size_t o = 0; o < sizeof order / sizeof *order; o++)
     for (size_t i = 0; i < host_script_count(r->host); i++)
       if (script_status(host_script_result(r->host, i)) == order[o]) return order[o];
@@ -262,6 +271,16 @@ static void on_report_closed(void *data)
   host_stop(r->host);
 }
 
+static void write_record(struct run *r)
+{
+  struct err err = {0};
+  if (!r->record) return;
+  events_run_end(record_events(r->record), exit_status(r));
+  if (record_write(r->record, r->opt.report, &err) == 0) return;
+  r->unreported = true;
+  report_err(r->report, &err);
+}
+
 static void on_idle(void *data, const struct err *err)
 {
   struct run *r = data;
@@ -271,6 +290,7 @@ static void on_idle(void *data, const struct err *err)
   }
   r->closing = true;
   report_run_end(r->report, exit_status(r));
+  write_record(r);
   log_set_sink(NULL, NULL);
   report_close(r->report, on_report_closed, r);
 }
@@ -285,6 +305,12 @@ static void open_report(struct run *r)
   const char **names = xcalloc(r->sources_n, sizeof *names);
   for (size_t i = 0; i < r->sources_n; i++) names[i] = r->sources[i].name;
   const char *term = getenv("TERM");
+  r->tally = tally_new(names, r->sources_n);
+  host_add_hooks(r->host, &tally_hooks, r->tally);
+  if (r->opt.report) {
+    r->record = record_new(names, r->sources_n);
+    host_add_hooks(r->host, &events_hooks, record_events(r->record));
+  }
   r->report = report_new(&(struct report_conf){
       .loop = host_loop(r->host),
       .out_fd = STDOUT_FILENO,
@@ -293,6 +319,7 @@ static void open_report(struct run *r)
       .quiet = r->opt.quiet,
       .verbose = r->opt.verbose,
       .tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0,
+      .live = r->tally,
       .names = names,
       .names_n = r->sources_n,
       .on_full = on_full,
@@ -300,7 +327,7 @@ static void open_report(struct run *r)
       .data = r,
   });
   free(names);
-  host_set_hooks(r->host, &report_hooks, r->report);
+  host_add_hooks(r->host, &report_hooks, r->report);
   log_set_level(r->opt.quiet ? LOG_ERROR : r->opt.verbose ? LOG_INFO : LOG_WARN);
   log_set_sink(on_process_log, r->report);
 }
@@ -351,6 +378,11 @@ static void run_free(struct run *r)
   cli_list_free(&r->opt.allow_write);
 }
 
+static struct val snapshot(void *data)
+{
+  return tally_snapshot(data);
+}
+
 static int run_scripts(struct run *r)
 {
   struct err err = {0};
@@ -371,9 +403,15 @@ static int run_scripts(struct run *r)
   }
   open_report(r);
   if (!add_scripts(r)) host_shutdown(r->host);
+  /* Without it only `regolith ps` does not see us. */
+  if (status_serve(&r->status, host_loop(r->host), snapshot, r->tally, &err) < 0)
+    log_info("%s", err.msg);
   host_run(r->host);
   int status = exit_status(r);
+  status_close(r->status, NULL, NULL);
   host_free(r->host);
+  record_free(r->record);
+  tally_free(r->tally);
   return status;
 }
 

@@ -33,7 +33,7 @@
 #include "wire/codec.h"
 #include "wire/op.h"
 
-enum { SHUTDOWN_MS = 30 * 1000, SIGNALS = 3 };
+enum { SHUTDOWN_MS = 30 * 1000, SIGNALS = 3, MAX_LISTENERS = 4 };
 
 struct host_script {
   struct host *host;
@@ -59,8 +59,11 @@ struct host {
   struct files *files;
   struct input *input;
   struct host_conf conf; /* the callbacks in it */
-  const struct host_hooks *hooks;
-  void *hooks_data;
+  struct {
+    const struct host_hooks *hooks;
+    void *data;
+  } listeners[MAX_LISTENERS];
+  size_t listeners_n;
   struct host_script **scripts; /* owned; owners ascend */
   size_t scripts_n, scripts_cap;
   size_t alive_n;          /* scripts that have not ended */
@@ -115,12 +118,21 @@ struct ops *host_ops(struct host *h)
   return h->ops;
 }
 
-void host_set_hooks(struct host *h, const struct host_hooks *hooks, void *data)
+void host_add_hooks(struct host *h, const struct host_hooks *hooks, void *data)
 {
-  if (!h->hooks) supervisor_subscribe(h->sup, on_sandbox, h);
-  h->hooks = hooks;
-  h->hooks_data = data;
+  if (h->listeners_n == MAX_LISTENERS) abort();
+  if (h->listeners_n == 0) supervisor_subscribe(h->sup, on_sandbox, h);
+  h->listeners[h->listeners_n].hooks = hooks;
+  h->listeners[h->listeners_n++].data = data;
 }
+
+/* Calls one function of every set that has it. */
+#define TELL(h, function, ...)                                                                     \
+  do {                                                                                             \
+    for (size_t l_ = 0; l_ < (h)->listeners_n; l_++)                                               \
+      if ((h)->listeners[l_].hooks->function)                                                      \
+        (h)->listeners[l_].hooks->function((h)->listeners[l_].data, __VA_ARGS__);                  \
+  } while (0)
 
 uint64_t host_owner_new(struct host *h, const char *name)
 {
@@ -152,7 +164,7 @@ static void on_sandbox(void *data, uint64_t owner, const struct val *fields)
 {
   struct host *h = data;
   size_t i = index_of_owner(h, owner);
-  if (i != HOST_NO_SCRIPT) h->hooks->on_sandbox(h->hooks_data, i, fields);
+  if (i != HOST_NO_SCRIPT) TELL(h, on_sandbox, i, fields);
 }
 
 /* It wrote: its next slice waits until the reader has caught up. */
@@ -164,21 +176,21 @@ static void has_written(struct host_script *s)
 static void on_output(void *data, const char *text, size_t len)
 {
   struct host_script *s = data;
-  s->host->hooks->on_output(s->host->hooks_data, s->index, text, len);
+  TELL(s->host, on_output, s->index, text, len);
   has_written(s);
 }
 
 static void on_log(void *data, enum log_level level, const char *text, size_t len)
 {
   struct host_script *s = data;
-  s->host->hooks->on_log(s->host->hooks_data, s->index, level, text, len);
+  TELL(s->host, on_log, s->index, level, text, len);
   has_written(s);
 }
 
 static void on_progress(void *data, double done, double total, const char *text)
 {
   struct host_script *s = data;
-  s->host->hooks->on_progress(s->host->hooks_data, s->index, done, total, text);
+  TELL(s->host, on_progress, s->index, done, total, text);
   has_written(s);
 }
 
@@ -186,7 +198,7 @@ static void on_task(void *data, uint64_t task, uint64_t parent, const char *name
                     const char *outcome)
 {
   struct host_script *s = data;
-  s->host->hooks->on_task(s->host->hooks_data, s->index, task, parent, name, outcome);
+  TELL(s->host, on_task, s->index, task, parent, name, outcome);
 }
 
 static void on_script_done(void *data, const struct script_result *result);
@@ -313,7 +325,7 @@ void host_shutdown(struct host *h)
 static void tell_end(struct host_script *s)
 {
   struct host *h = s->host;
-  h->hooks->on_end(h->hooks_data, s->index, &s->result);
+  TELL(h, on_end, s->index, &s->result);
   if (--h->alive_n == 0) host_shutdown(h);
 }
 
@@ -411,7 +423,7 @@ static void start_script(struct host_script *s)
   struct host *h = s->host;
   struct err err = {0};
   s->start_ms = clock_mono_ms();
-  h->hooks->on_start(h->hooks_data, s->index);
+  TELL(h, on_start, s->index);
   if (!s->runner && runner_new(&s->runner, h->nursery, &s->conf, &s->limits, &err) < 0) {
     end_unstarted(s, SCRIPT_ERROR, &err);
     return;
@@ -448,7 +460,7 @@ void host_free(struct host *h)
     host_shutdown(h);
     loop_run(h->loop);
   }
-  if (h->hooks) supervisor_unsubscribe(h->sup, on_sandbox, h);
+  if (h->listeners_n > 0) supervisor_unsubscribe(h->sup, on_sandbox, h);
   supervisor_free(h->sup);
   for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
   free(h->scripts);

@@ -60,8 +60,9 @@ struct host_conf {
 int host_new(struct host **ret, const struct host_conf *conf, struct err *err);
 struct loop *host_loop(struct host *host);
 struct ops *host_ops(struct host *host);
-/* Before the first script is added; hooks must outlive the host. */
-void host_set_hooks(struct host *host, const struct host_hooks *hooks, void *data);
+/* Before the first script is added, up to four sets, called in this order; they must outlive the
+ * host. Any function in a set may be NULL. */
+void host_add_hooks(struct host *host, const struct host_hooks *hooks, void *data);
 void host_add_engine(struct host *host, struct engine *engine); /* takes it over */
 /* For ops of the caller's own. All that an owner still has ends at host_shutdown. */
 uint64_t host_owner_new(struct host *host, const char *name);

@@ -1,7 +1,7 @@
 /* What a run shows, common part: the two queues, splitting into lines, failures, names.
  *
  * A report turns the host's hooks into text for people (report_text.c) or JSON events
- * (report_json.c); this file forwards to the one that was chosen. Both write through struct out, so
+ * (events.c); this file forwards to the one that was chosen. Both write through struct out, so
  * that a slow reader delays scripts (on_full) and never the loop. */
 #include "host/report.h"
 
@@ -11,12 +11,31 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/json.h"
+#include "base/val.h"
+#include "host/events.h"
 #include "host/host.h"
 #include "host/report_internal.h"
 
-static const struct host_hooks *format(const struct report *r)
+/* The hooks that were chosen, and their data. */
+static const struct host_hooks *format(struct report *r)
 {
-  return r->conf.json ? &report_json_hooks : &report_text_hooks;
+  return r->events ? &events_hooks : &report_text_hooks;
+}
+
+static void *format_data(struct report *r)
+{
+  return r->events ? (void *)r->events : (void *)r;
+}
+
+static void print_event(void *data, const struct val *event)
+{
+  struct report *r = data;
+  struct buf b = {0};
+  json_print(&b, event);
+  buf_putc(&b, '\n');
+  out_append(r->out, b.data, b.len);
+  buf_free(&b);
 }
 
 static void on_full(void *data, bool full)
@@ -50,6 +69,8 @@ struct report *report_new(const struct report_conf *conf)
     r->scripts[i].shown_percent = -1;
   }
   r->start_ms = clock_mono_ms();
+  if (conf->json)
+    r->events = events_new(&(struct events_conf){conf->names, conf->names_n, true, print_event, r});
   r->status_script = HOST_NO_SCRIPT;
   r->redraw = (struct timer){.cb = report_draw_status, .data = r};
   r->out = out_new(&(struct out_conf){conf->loop, conf->out_fd, on_full, on_out_broken, r});
@@ -72,10 +93,11 @@ static void on_out_closed(void *data)
   struct report *r = data;
   if (--r->open_outs > 0) return;
   for (size_t i = 0; i < r->conf.names_n; i++) {
-    buf_free(&r->scripts[i].partial);
+    buf_free(&r->scripts[i].lines.partial);
     free(r->scripts[i].text);
   }
   free(r->scripts);
+  events_free(r->events);
   if (r->err != r->out) out_free(r->err);
   out_free(r->out);
   void (*done)(void *) = r->on_closed;
@@ -99,31 +121,6 @@ void report_abandon(struct report *r)
 {
   out_abandon(r->out);
   out_abandon(r->err);
-}
-
-void report_split(struct report_script *s, const char *text, size_t len,
-                  void (*emit)(void *, const char *, size_t), void *ctx)
-{
-  while (len > 0) {
-    const char *nl = memchr(text, '\n', len);
-    size_t n = nl ? (size_t)(nl - text) + 1 : len;
-    if (nl && s->partial.len == 0) {
-      emit(ctx, text, n);
-    } else {
-      buf_append(&s->partial, text, n);
-      if (nl || s->partial.len >= REPORT_LINE_MAX) report_split_end(s, emit, ctx);
-    }
-    text += n;
-    len -= n;
-  }
-}
-
-void report_split_end(struct report_script *s, void (*emit)(void *, const char *, size_t),
-                      void *ctx)
-{
-  if (s->partial.len == 0) return;
-  emit(ctx, s->partial.data, s->partial.len);
-  buf_free(&s->partial);
 }
 
 /* Each line of text with two blanks in front, where it has none; "\n" at the end of the last. */
@@ -165,7 +162,7 @@ void report_err(struct report *r, const struct err *err)
 
 void report_run_end(struct report *r, int exit_status)
 {
-  if (r->conf.json) report_json_run_end(r, exit_status);
+  if (r->events) events_run_end(r->events, exit_status);
 }
 
 static const char *base_name(const char *path)
@@ -205,42 +202,42 @@ void report_names(const char *const *paths, size_t n, char **ret_names)
 
 static void fwd_start(void *data, size_t script)
 {
-  format(data)->on_start(data, script);
+  format(data)->on_start(format_data(data), script);
 }
 
 static void fwd_output(void *data, size_t script, const char *text, size_t len)
 {
-  format(data)->on_output(data, script, text, len);
+  format(data)->on_output(format_data(data), script, text, len);
 }
 
 static void fwd_log(void *data, size_t script, enum log_level level, const char *text, size_t len)
 {
-  const struct report *r = data;
+  struct report *r = data;
   enum log_level least = r->conf.quiet ? LOG_ERROR : r->conf.verbose ? LOG_DEBUG : LOG_INFO;
-  if (r->conf.json || level >= least) format(r)->on_log(data, script, level, text, len);
+  if (r->conf.json || level >= least) format(r)->on_log(format_data(r), script, level, text, len);
 }
 
 static void fwd_progress(void *data, size_t script, double done, double total, const char *text)
 {
-  format(data)->on_progress(data, script, done, total, text);
+  format(data)->on_progress(format_data(data), script, done, total, text);
 }
 
 static void fwd_task(void *data, size_t script, uint64_t task, uint64_t parent, const char *name,
                      const char *outcome)
 {
-  format(data)->on_task(data, script, task, parent, name, outcome);
+  format(data)->on_task(format_data(data), script, task, parent, name, outcome);
 }
 
 static void fwd_sandbox(void *data, size_t script, const struct val *fields)
 {
-  format(data)->on_sandbox(data, script, fields);
+  format(data)->on_sandbox(format_data(data), script, fields);
 }
 
 static void fwd_end(void *data, size_t script, const struct host_result *result)
 {
   struct report *r = data;
   r->ended_n++;
-  format(r)->on_end(data, script, result);
+  format(r)->on_end(format_data(r), script, result);
   if (!result->ok) report_failure(r, r->scripts[script].name, &result->err, result->traceback);
 }
 

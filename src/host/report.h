@@ -10,6 +10,7 @@
 struct host_hooks;
 struct loop;
 struct report;
+struct tally;
 
 /* What people and programs see of a run: output lines on stdout, logs, progress and failures on
  * stderr; or one JSON event per line on stdout. */
@@ -19,6 +20,7 @@ struct report_conf {
   bool json;
   bool quiet, verbose;
   bool tty;                 /* err_fd is a terminal: progress is one line, rewritten */
+  const struct tally *live; /* shown on a terminal; NULL = not. Its hooks come before these */
   const char *const *names; /* of the scripts, in order; the strings outlive the report */
   size_t names_n;
   /* The reader cannot keep up (true) or can again; the reader is gone. */

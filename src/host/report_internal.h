@@ -3,14 +3,15 @@
 
 #include "base/buf.h"
 #include "core/loop.h"
+#include "host/lines.h"
 #include "host/out.h"
 #include "host/report.h"
 
-/* What report.c, report_text.c and report_json.c share. */
+/* What report.c and report_text.c share. */
 
 struct report_script {
   const char *name;   /* the caller's */
-  struct buf partial; /* output behind the last newline */
+  struct lines lines; /* output behind the last newline */
   bool has_progress;  /* progress was called, and the script still runs */
   double done, total; /* total < 0: unknown */
   char *text;         /* of the progress, owned; NULL = none */
@@ -24,6 +25,7 @@ struct report {
   bool many;             /* several scripts: lines carry their names */
   struct report_script *scripts;
   size_t ended_n;
+  struct events *events; /* owned; with --json, else NULL */
   uint64_t start_ms;
 
   size_t status_script; /* whose progress is shown, HOST_NO_SCRIPT = none */
@@ -34,17 +36,7 @@ struct report {
   void *closed_data;
 };
 
-/* Lines longer than this are split: a script that prints no newline must not grow the buffer. */
-enum { REPORT_LINE_MAX = 64 << 10 };
-
-extern const struct host_hooks report_text_hooks, report_json_hooks;
-
-/* Calls emit for each whole line (newline included) that text completes, and keeps the rest. */
-void report_split(struct report_script *s, const char *text, size_t len,
-                  void (*emit)(void *ctx, const char *line, size_t len), void *ctx);
-/* Emits what report_split kept. */
-void report_split_end(struct report_script *s, void (*emit)(void *ctx, const char *, size_t),
-                      void *ctx);
+extern const struct host_hooks report_text_hooks;
 
 /* Takes the progress line off the terminal before something else is written there; it comes back
  * soon. */
@@ -55,6 +47,5 @@ bool report_is_full(const struct report *r);
 /* "regolith: name: message", traceback and hint, to stderr. */
 void report_failure(struct report *r, const char *name, const struct err *err,
                     const char *traceback);
-void report_json_run_end(struct report *r, int exit_status);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/val.h"
 #include "host/host.h"
 #include "host/report_internal.h"
+#include "host/tally.h"
 
 enum { REDRAW_MS = 80, TEXT_MAX = 200 };
 
@@ -59,7 +60,7 @@ static void on_output(void *data, size_t script, const char *text, size_t len)
     return;
   }
   struct line_ctx ctx = {r, &r->scripts[script]};
-  report_split(ctx.s, text, len, emit_line, &ctx);
+  lines_split(&ctx.s->lines, text, len, emit_line, &ctx);
 }
 
 /* One or more lines to stderr, each led by the script's name and the label. */
@@ -160,24 +161,43 @@ static void append_bar(struct buf *b, int p)
   buf_puts(b, "] ");
 }
 
+static void append_progress(struct buf *b, const struct report *r, const struct report_script *s)
+{
+  if (r->many) buf_printf(b, "%zu/%zu scripts done, %s ", r->ended_n, r->conf.names_n, s->name);
+  int p = percent(s->done, s->total);
+  if (p >= 0) append_bar(b, p);
+  append_amount(b, s->done, s->total);
+  if (s->text) buf_printf(b, " %.*s", TEXT_MAX, s->text);
+}
+
+/* The last progress that a script told, and behind it what is going on. */
 void report_draw_status(struct timer *t)
 {
   struct report *r = t->data;
-  if (r->status_script == HOST_NO_SCRIPT) return;
-  const struct report_script *s = &r->scripts[r->status_script];
-  if (!s->has_progress) return;
   struct buf b = {0};
-  if (r->many) buf_printf(&b, "%zu/%zu scripts done, %s ", r->ended_n, r->conf.names_n, s->name);
-  int p = percent(s->done, s->total);
-  if (p >= 0) append_bar(&b, p);
-  append_amount(&b, s->done, s->total);
-  if (s->text) buf_printf(&b, " %.*s", TEXT_MAX, s->text);
-  fit(&b, terminal_columns(r) - 1);
-  out_append(r->err, "\r", 1);
-  out_append(r->err, b.data, b.len);
-  out_append(r->err, "\033[K", 3);
+  bool told = r->status_script != HOST_NO_SCRIPT && r->scripts[r->status_script].has_progress;
+  if (told) append_progress(&b, r, &r->scripts[r->status_script]);
+  if (r->conf.live) {
+    size_t before = b.len;
+    if (told) buf_puts(&b, "  | ");
+    size_t separated = b.len;
+    tally_line(r->conf.live, &b, terminal_columns(r));
+    if (b.len == separated) b.len = before;
+  }
+  if (b.len > 0) {
+    fit(&b, terminal_columns(r) - 1);
+    out_append(r->err, "\r", 1);
+    out_append(r->err, b.data, b.len);
+    out_append(r->err, "\033[K", 3);
+    r->status_shown = true;
+  }
   buf_free(&b);
-  r->status_shown = true;
+}
+
+/* On a terminal what is going on has a line of its own. */
+static void live(struct report *r)
+{
+  if (r->conf.live && r->conf.tty && !r->conf.quiet) report_show_status_soon(r);
 }
 
 static void on_start(void *data, size_t script)
@@ -190,6 +210,7 @@ static void on_task(void *data, size_t script, uint64_t task, uint64_t parent, c
                     const char *outcome)
 {
   struct report *r = data;
+  live(r);
   if (!r->conf.verbose) return;
   struct buf b = {0};
   buf_printf(&b, "task %llu", (unsigned long long)task);
@@ -214,6 +235,7 @@ static void append_field(struct buf *b, const struct val_pair *p)
 static void on_sandbox(void *data, size_t script, const struct val *fields)
 {
   struct report *r = data;
+  live(r);
   if (!r->conf.verbose) return;
   struct buf b = {0};
   buf_puts(&b, val_get_str(fields, "event", "event"));
@@ -230,7 +252,7 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   struct report *r = data;
   struct line_ctx ctx = {r, &r->scripts[script]};
   report_hide_status(r);
-  report_split_end(ctx.s, emit_line, &ctx);
+  lines_end(&ctx.s->lines, emit_line, &ctx);
   ctx.s->has_progress = false;
   if (!r->conf.verbose) return;
   struct buf b = {0};

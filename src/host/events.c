@@ -1,17 +1,46 @@
-/* A run as programs see it: one JSON object per line on stdout. Every event has "event", "time"
- * (UTC, milliseconds) and, when it belongs to one, "script". The events and their fields are
- * documented in docs/regolith.1; fields are added, never renamed. */
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
+/* What happens in a run, as plain data (see events.h).
+ *
+ * Owns the unfinished line of each script and the list of names (not the names). Stands between the
+ * host's hooks and whoever keeps or prints events: --json prints each as it comes, --report keeps
+ * them to the end. */
+#include "host/events.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/val.h"
 #include "host/host.h"
-#include "host/report_internal.h"
+#include "host/lines.h"
 
-static struct val event_new(const struct report *r, size_t script, const char *event)
+struct events {
+  struct events_conf conf;
+  struct lines *lines; /* owned; one a script */
+  uint64_t start_ms;
+};
+
+struct events *events_new(const struct events_conf *conf)
+{
+  struct events *e = xcalloc(1, sizeof *e);
+  e->conf = *conf;
+  e->conf.names = xmemdup(conf->names, conf->names_n * sizeof *conf->names);
+  e->lines = xcalloc(conf->names_n ? conf->names_n : 1, sizeof *e->lines);
+  e->start_ms = clock_mono_ms();
+  return e;
+}
+
+void events_free(struct events *e)
+{
+  if (!e) return;
+  for (size_t i = 0; i < e->conf.names_n; i++) buf_free(&e->lines[i].partial);
+  free((void *)(uintptr_t)e->conf.names);
+  free(e->lines);
+  free(e);
+}
+
+static struct val event_new(const struct events *e, size_t script, const char *event)
 {
   char date[CLOCK_ISO_SIZE], time_text[CLOCK_ISO_SIZE + 8];
   int64_t now_ms = clock_wall_ms();
@@ -20,17 +49,13 @@ static struct val event_new(const struct report *r, size_t script, const char *e
   struct val v = val_map();
   val_add(&v, "event", val_str(event));
   val_add(&v, "time", val_str(time_text));
-  if (script != HOST_NO_SCRIPT) val_add(&v, "script", val_str(r->scripts[script].name));
+  if (script != HOST_NO_SCRIPT) val_add(&v, "script", val_str(e->conf.names[script]));
   return v;
 }
 
-static void emit(struct report *r, struct val v)
+static void emit(const struct events *e, struct val v)
 {
-  struct buf b = {0};
-  json_print(&b, &v);
-  buf_putc(&b, '\n');
-  out_append(r->out, b.data, b.len);
-  buf_free(&b);
+  e->conf.emit(e->conf.data, &v);
   val_free(&v);
 }
 
@@ -40,23 +65,24 @@ static void on_start(void *data, size_t script)
 }
 
 struct line_ctx {
-  struct report *r;
+  struct events *e;
   size_t script;
 };
 
 static void emit_line(void *ctx, const char *line, size_t len)
 {
   const struct line_ctx *c = ctx;
-  struct val v = event_new(c->r, c->script, "output");
+  struct val v = event_new(c->e, c->script, "output");
   val_add(&v, "text", val_bytes(line, len));
-  emit(c->r, v);
+  emit(c->e, v);
 }
 
 static void on_output(void *data, size_t script, const char *text, size_t len)
 {
-  struct report *r = data;
-  struct line_ctx ctx = {r, script};
-  report_split(&r->scripts[script], text, len, emit_line, &ctx);
+  struct events *e = data;
+  struct line_ctx ctx = {e, script};
+  if (!e->conf.output) return;
+  lines_split(&e->lines[script], text, len, emit_line, &ctx);
 }
 
 static void on_log(void *data, size_t script, enum log_level level, const char *text, size_t len)
@@ -125,28 +151,28 @@ static struct val error_val(const struct err *err, const char *traceback)
 
 static void on_end(void *data, size_t script, const struct host_result *result)
 {
-  struct report *r = data;
-  struct line_ctx ctx = {r, script};
-  report_split_end(&r->scripts[script], emit_line, &ctx);
-  struct val v = event_new(r, script, "script_ended");
+  struct events *e = data;
+  struct line_ctx ctx = {e, script};
+  lines_end(&e->lines[script], emit_line, &ctx);
+  struct val v = event_new(e, script, "script_ended");
   val_add(&v, "outcome", val_str(result->outcome));
   val_add(&v, "duration_ms", val_int((int64_t)result->duration_ms));
   val_add(&v, "cpu_ms", val_int((int64_t)result->cpu_ms));
   val_add(&v, "mem_peak_bytes", val_int((int64_t)result->mem_peak_bytes));
   if (!result->ok) val_add(&v, "error", error_val(&result->err, result->traceback));
-  emit(r, v);
+  emit(e, v);
 }
 
-void report_json_run_end(struct report *r, int exit_status)
+void events_run_end(struct events *e, int exit_status)
 {
-  struct val v = event_new(r, HOST_NO_SCRIPT, "run_ended");
-  val_add(&v, "scripts", val_int((int64_t)r->conf.names_n));
+  struct val v = event_new(e, HOST_NO_SCRIPT, "run_ended");
+  val_add(&v, "scripts", val_int((int64_t)e->conf.names_n));
   val_add(&v, "exit_status", val_int(exit_status));
-  val_add(&v, "duration_ms", val_int((int64_t)(clock_mono_ms() - r->start_ms)));
-  emit(r, v);
+  val_add(&v, "duration_ms", val_int((int64_t)(clock_mono_ms() - e->start_ms)));
+  emit(e, v);
 }
 
-const struct host_hooks report_json_hooks = {
+const struct host_hooks events_hooks = {
     .on_start = on_start,
     .on_output = on_output,
     .on_log = on_log,
