@@ -117,5 +117,67 @@ static void ops_finish_once(void)
   loop_free(loop);
 }
 
-const struct test_case test_cases[] = {
-    {"timers_fire_in_order", timers_fire_in_order}, {"ops_finish_once", ops_finish_once}, {0}};
+static void on_front_done(struct op *op, const struct err *err)
+{
+  note(err ? err->msg : op->result.s.p);
+  op_free(op);
+}
+
+static const struct op_client front_client = {.on_done = on_front_done};
+
+/* In front of test.now: refuses, holds back, or hands on with changed arguments. */
+static struct op *held;
+
+static int start_in_front(struct op *op, void *ctx, struct err *err)
+{
+  (void)ctx;
+  if (val_get_bool(&op->args, "refuse", false)) return err_arg(err, "refuse", "refused in front");
+  if (val_get_bool(&op->args, "break", false)) val_set(&op->args, "fail", val_bool(true));
+  if (val_get_bool(&op->args, "later", false))
+    held = op;
+  else
+    op_pass(op);
+  return 0;
+}
+
+static void handlers_in_front(void)
+{
+  static const struct op_handler front = {.name = "test.now", .start = start_in_front};
+  loop_new(&loop, NULL);
+  struct ops *ops = ops_new(loop);
+  ops_register(ops, &now, NULL);
+  ops_interpose(ops, &front, NULL);
+  ops_interpose(ops, &front, NULL); /* any number of them */
+  static const char *const fields[] = {"pass", "break", "refuse", "later", "later"};
+  static const char *const want[] = {"done", "asked to", "refused in front", "done",
+                                     "test.now was cancelled before it started"};
+  for (size_t i = 0; i < 5; i++) {
+    struct err err = {0};
+    struct op *op = op_new("test.now");
+    op->client = &front_client;
+    op->args = val_map();
+    val_set(&op->args, fields[i], val_bool(true));
+    trace[0] = '\0';
+    int rc = op_submit(ops, op, &err);
+    if (rc < 0) {
+      note(err.msg);
+      op_free(op);
+    }
+    if (i == 4) op_cancel(op, ERR_CANCELLED);
+    if (i >= 3) {
+      CHECK_STR(trace, ""); /* held by the first, and then by the second */
+      op_pass(held);
+      if (i == 3) op_pass(held);
+    }
+    loop_run(loop);
+    CHECK_STR(trace, want[i]);
+    CHECK_INT(ops_in_flight(ops), 0);
+  }
+  ops_free(ops);
+  loop_free(loop);
+}
+
+const struct test_case test_cases[] = {{"timers_fire_in_order", timers_fire_in_order},
+                                       {"ops_finish_once", ops_finish_once},
+                                       {"handlers_in_front", handlers_in_front},
+                                       {0}};

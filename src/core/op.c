@@ -18,6 +18,7 @@
 struct op_entry {
   const struct op_handler *handler;
   void *ctx;
+  struct op_entry *behind; /* owned; that it was put in front of, or NULL */
 };
 
 struct op_admission {
@@ -51,7 +52,11 @@ void ops_free(struct ops *ops)
 {
   if (!ops) return;
   assert(ops->in_flight_n == 0);
-  for (size_t i = 0; i < ops->entries_n; i++) free(ops->entries[i]);
+  for (size_t i = 0; i < ops->entries_n; i++)
+    for (struct op_entry *e = ops->entries[i], *behind; e; e = behind) {
+      behind = e->behind;
+      free(e);
+    }
   free(ops);
 }
 
@@ -72,13 +77,23 @@ void ops_register(struct ops *ops, const struct op_handler *handler, void *ctx)
   if (find(ops, handler->name) || ops->entries_n == sizeof ops->entries / sizeof *ops->entries)
     abort();
   struct op_entry *e = xcalloc(1, sizeof *e);
-  *e = (struct op_entry){handler, ctx};
+  *e = (struct op_entry){handler, ctx, NULL};
   ops->entries[ops->entries_n++] = e;
+}
+
+void ops_interpose(struct ops *ops, const struct op_handler *handler, void *ctx)
+{
+  size_t i = 0;
+  while (i < ops->entries_n && strcmp(ops->entries[i]->handler->name, handler->name) != 0) i++;
+  if (i == ops->entries_n) abort();
+  struct op_entry *e = xcalloc(1, sizeof *e);
+  *e = (struct op_entry){handler, ctx, ops->entries[i]};
+  ops->entries[i] = e;
 }
 
 void ops_set_fallback(struct ops *ops, const struct op_handler *handler, void *ctx)
 {
-  ops->fallback = (struct op_entry){handler, ctx};
+  ops->fallback = (struct op_entry){handler, ctx, NULL};
 }
 
 bool ops_has(const struct ops *ops, const char *name)
@@ -131,6 +146,20 @@ void op_finish(struct op *op, const struct err *err)
   if (err) op->finish_err = *err;
   op->state = OP_FINISHING;
   loop_defer(op->ops->loop, &op->finish);
+}
+
+void op_pass(struct op *op)
+{
+  assert(op->state == OP_STARTING || op->state == OP_RUNNING);
+  struct err err = {0};
+  op->entry = op->entry->behind;
+  assert(op->entry);
+  op->handler_data = NULL;
+  int rc = 0;
+  if (op->cancel_why != ERR_NONE)
+    rc = err_set(&err, op->cancel_why, 0, "%s was cancelled before it started", op->name);
+  if (rc == 0) rc = op->entry->handler->start(op, op->entry->ctx, &err);
+  if (rc < 0) op_finish(op, &err);
 }
 
 static void on_deadline(struct timer *t)

@@ -82,6 +82,9 @@ void ops_register(struct ops *ops, const struct op_handler *handler, void *ctx);
 /* Answers every name that nobody registered: in a worker process, by asking the host. */
 void ops_set_fallback(struct ops *ops, const struct op_handler *handler, void *ctx);
 bool ops_has(const struct ops *ops, const char *name);
+/* Puts a handler in front of the one registered for its name: an op comes to it first, who answers
+ * it or hands it on with op_pass, at once or later. The last one put in front is asked first. */
+void ops_interpose(struct ops *ops, const struct op_handler *handler, void *ctx);
 size_t ops_in_flight(const struct ops *ops);
 
 /* Admission: asked before each op starts, in order of installation; the first failure refuses the
@@ -102,6 +105,9 @@ int op_input(struct op *op, const void *data, size_t len, struct err *err);
 void op_flow(struct op *op, bool paused);
 
 /* For handlers. */
+/* The handler behind takes the op from here on, its arguments as they are now; an op that was
+ * cancelled, or that is refused there, is finished instead. */
+void op_pass(struct op *op);
 void op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len);
 void op_input_full(struct op *op, bool full);
 void op_finish(struct op *op, const struct err *err); /* err NULL: success with op->result */

@@ -78,13 +78,14 @@ struct source {
   const char *text;
   size_t len;
   const char *chunk_name;
+  bool embedded;
 };
 
 /* What Lua itself skips in files: a byte order mark, and a first line that begins with #, which is
  * for the shell; its newline stays, to keep line numbers. */
 static struct source skip_preamble(const struct script_conf *conf)
 {
-  struct source src = {conf->source, conf->source_len, NULL};
+  struct source src = {conf->source, conf->source_len, NULL, conf->embedded};
   if (src.len >= 3 && memcmp(src.text, "\xEF\xBB\xBF", 3) == 0) {
     src.text += 3;
     src.len -= 3;
@@ -102,6 +103,10 @@ static int load_chunk(lua_State *L)
 {
   const struct source *src = lua_touserdata(L, 1);
   if (script_load_text(L, src->text, src->len, src->chunk_name) != LUA_OK) return lua_error(L);
+  if (src->embedded) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &script_key_embedded_env);
+    lua_setupvalue(L, -2, 1);
+  }
   lua_rawsetp(L, LUA_REGISTRYINDEX, &key_chunk);
   return 0;
 }
@@ -113,7 +118,10 @@ static int load_source(struct script *s, const struct script_conf *conf, struct 
     return err_set(err, ERR_INVALID_ARGUMENT, 0, "%s is compiled Lua; scripts are text",
                    conf->path ? conf->path : conf->name);
   struct buf name = {0};
-  buf_printf(&name, "%s%s", conf->path ? "@" : "=", conf->path ? conf->path : conf->name);
+  if (conf->embedded)
+    buf_printf(&name, "=[regolith.%s]", conf->name);
+  else
+    buf_printf(&name, "%s%s", conf->path ? "@" : "=", conf->path ? conf->path : conf->name);
   src.chunk_name = name.data;
   lua_pushcfunction(s->L, load_chunk);
   lua_pushlightuserdata(s->L, &src);

@@ -48,6 +48,7 @@ struct script_conf {
   size_t mem_bytes;        /* soft cap; 0 = 64 MiB */
   uint64_t grace_ms;       /* for cleanup after a cancel; 0 = 10 s */
   bool full_stdlib;        /* the whole standard library: our own specs only */
+  bool embedded;           /* the text is the program's own: it may require regolith.core */
   struct loop *loop;
   struct ops *ops;
   uint64_t owner; /* set on every op */
