@@ -45,8 +45,9 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
 PARTS          := image
-PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/fetch image/folders image/image_part image/layer \
-                  image/list image/pull image/tree image/unpack)
+PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
+                  image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
+                  image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
 part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))

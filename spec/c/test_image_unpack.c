@@ -455,6 +455,16 @@ static void broken_archives_are_refused(void)
   CHECK(unpack_bytes(&tar, 100) < 0);
   buf_free(&tar);
   end();
+  begin(); /* cut within the last block of a file */
+  tar_add(&tar, &(struct tar_header){.name = "f", .type = '0'}, "0123456789", 10);
+  tar.len = 512 + 9;
+  CHECK(unpack_bytes(&tar, 100) < 0);
+  tar.len = 512 + 10; /* whole, without the padding: some tools write that */
+  CHECK(unpack_bytes(&tar, 100) == 0);
+  CHECK_STR(content("f"), "0123456789");
+  CHECK_INT(result.archive_bytes, 522);
+  buf_free(&tar);
+  end();
   begin(); /* an impossible owner */
   tar_pax(&tar, "uid", "99999999999", 11);
   add(&tar, '0', "f", "1");

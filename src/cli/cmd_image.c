@@ -21,12 +21,15 @@
 #include "image/store.h"
 
 static const struct cli_command *const subcommands[] = {
-    &cmd_image_pull, &cmd_image_ls, &cmd_image_inspect, &cmd_image_rm, &cmd_image_gc, NULL,
+    &cmd_image_pull,   &cmd_image_import, &cmd_image_export, &cmd_image_ls, &cmd_image_inspect,
+    &cmd_image_verify, &cmd_image_rm,     &cmd_image_gc,     NULL,
 };
 
 int image_fail(const struct err *err)
 {
   cli_print_err(err);
+  /* A malformed image is no mistake of the command line. */
+  if (err->kind == ERR_INVALID_ARGUMENT && !err->field[0]) return CLI_EXIT_FAILED;
   return err_info(err->kind)->cli_exit;
 }
 
@@ -376,6 +379,7 @@ const struct cli_command cmd_image = {
     .name = "image",
     .summary = "Pull, list and remove container images",
     .usage = "COMMAND",
-    .details = "commands: pull ls inspect rm gc; `regolith image --help` says what they do\n",
+    .details = "commands: pull import export ls inspect verify rm gc; `regolith image --help` says "
+               "what they do\n",
     .run = run_image,
 };

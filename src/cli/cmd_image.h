@@ -10,7 +10,7 @@ struct image_store;
 
 /* The commands under `regolith image`, and what they share. */
 extern const struct cli_command cmd_image_pull, cmd_image_ls, cmd_image_inspect, cmd_image_rm,
-    cmd_image_gc;
+    cmd_image_gc, cmd_image_import, cmd_image_export, cmd_image_verify;
 
 /* Prints the error; returns the exit status for it. */
 int image_fail(const struct err *err);

@@ -28,13 +28,12 @@
 #include "net/httpc.h"
 #include "net/url.h"
 
-#define ATTEMPTS_MAX          5
-#define ATTEMPTS_UNKNOWN_HOST 2
-#define BACKOFF_FIRST_MS      300
-#define BACKOFF_MAX_MS        10000
-#define RETRY_AFTER_MAX_MS    120000
-#define TOKEN_MAX_BYTES       (1024 * 1024)
-#define ERROR_MAX_BYTES       4096
+#define ATTEMPTS_MAX       5
+#define BACKOFF_FIRST_MS   300
+#define BACKOFF_MAX_MS     10000
+#define RETRY_AFTER_MAX_MS 120000
+#define TOKEN_MAX_BYTES    (1024 * 1024)
+#define ERROR_MAX_BYTES    4096
 
 struct endpoint {
   char *base;   /* "https://registry-1.docker.io" */
@@ -189,12 +188,17 @@ static void on_retry(struct timer *timer)
   send_request(timer->data);
 }
 
+/* An unknown host is no network, most often, and a server that speaks no TLS will not learn it. */
+static unsigned attempts_for(const struct err *why)
+{
+  if (why->sys_errno == EHOSTUNREACH || why->sys_errno == EPROTO) return ATTEMPTS_MAX - 3;
+  return why->sys_errno == ECONNREFUSED ? ATTEMPTS_MAX - 2 : ATTEMPTS_MAX;
+}
+
 static void try_again(struct fetch_run *run, const struct err *why, uint64_t wait_ms)
 {
   if (run->taken > run->taken_before) run->attempts = 0;
-  /* An unknown host is no network, most often: asking long does not help. */
-  unsigned most = why->sys_errno == EHOSTUNREACH ? ATTEMPTS_UNKNOWN_HOST : ATTEMPTS_MAX;
-  if (++run->attempts >= most) {
+  if (++run->attempts >= attempts_for(why)) {
     next_endpoint(run, why);
     return;
   }

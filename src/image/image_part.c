@@ -1,7 +1,10 @@
 /* The table of the part "image". */
 #include "image/part.h"
 
+#include "image/export.h"
+#include "image/import.h"
 #include "image/pull.h"
+#include "image/verify.h"
 
 PART_EXPORT extern const struct image_part regolith_part;
 
@@ -12,4 +15,7 @@ const struct image_part regolith_part = {
              .attach = part_attach_log},
     .pull = image_pull_start,
     .pull_cancel = image_pull_cancel,
+    .verify = image_verify,
+    .import = image_import,
+    .export = image_export,
 };

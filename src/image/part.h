@@ -37,13 +37,41 @@ struct image_pull_conf {
   void *data;
 };
 
-/* Calls for the blocking work below; text is for people. May be NULL. */
-typedef void image_note_fn(void *data, const char *text);
+struct image_record;
+
+/* The three below block. */
+struct image_verify_conf {
+  struct image_store *store;
+  const struct image_record *record;
+  void (*on_fault)(void *data, const char *text); /* one sentence; may be NULL */
+  void *data;
+  size_t *ret_faults; /* grows by those found */
+};
+
+/* source: oci:DIR[:TAG], docker-archive:FILE, rootfs:DIR or rootfs:FILE. name NULL: as the source
+ * says. */
+struct image_import_conf {
+  struct image_store *store;
+  const char *source, *name;
+  void (*on_layer)(void *data, const char *diff_id); /* one is in; may be NULL */
+  void *data;
+};
+
+/* target: oci:DIR, made or added to. */
+struct image_export_conf {
+  struct image_store *store;
+  const struct image_record *record;
+  const char *target, *tag; /* tag NULL: none */
+};
 
 struct image_part {
   struct part_head head;
   int (*pull)(struct image_pull **ret, const struct image_pull_conf *conf, struct err *err);
   void (*pull_cancel)(struct image_pull *pull); /* on_done follows */
+  int (*verify)(const struct image_verify_conf *conf, struct err *err);
+  /* ret_digest: IMAGE_DIGEST_SIZE bytes */
+  int (*import)(const struct image_import_conf *conf, char *ret_digest, struct err *err);
+  int (*export)(const struct image_export_conf *conf, char *ret_digest, struct err *err);
 };
 
 #endif

@@ -291,7 +291,8 @@ int image_store_tidy(struct image_store *s, struct err *err)
   int rc = image_stage_new(s, &c.stage, err);
   if (rc == 0) {
     cleanup_close int lock = store_lock(s, LOCK_EX, err);
-    rc = lock < 0 ? lock : each_entry(&c, "tmp", sweep_tmp, err);
+    rc = lock < 0 ? lock : each_entry(&c, "leases", read_lease, err);
+    if (rc == 0) rc = each_entry(&c, "tmp", sweep_tmp, err);
   }
   collection_done(&c);
   return rc;

@@ -41,6 +41,7 @@ struct unpack {
   struct image_digest *blob, *plain, *file; /* owned */
   struct tree *tree;                        /* owned */
   struct list_writer *list;                 /* owned; NULL = none wanted */
+  bool padded;                              /* the end of the plain archive was reached */
   struct err err;                           /* what a callback could only report as "failed" */
 };
 
@@ -74,7 +75,14 @@ static la_ssize_t read_plain(struct archive *a, void *data, const void **ret)
   size_t len = 0;
   la_int64_t offset;
   int rc = archive_read_data_block(u->outer, ret, &len, &offset);
-  if (rc == ARCHIVE_EOF) return 0;
+  if (rc == ARCHIVE_EOF) { /* some tools leave out the padding of the last file */
+    static const char zeros[512];
+    size_t missing = (512 - u->result->archive_bytes % 512) % 512;
+    *ret = zeros;
+    if (u->padded) return 0;
+    u->padded = true;
+    return (la_ssize_t)missing;
+  }
   if (rc < ARCHIVE_WARN) {
     fail_archive(u, u->outer, &u->err);
     archive_set_error(a, EIO, "%s", u->err.msg);
@@ -158,6 +166,10 @@ static int write_data(struct unpack *u, const struct tree_entry *e, int fd, uint
     if (rc == ARCHIVE_EOF) break;
     if (rc < ARCHIVE_WARN) return fail_archive(u, u->inner, err);
     if (len == 0) continue;
+    if (u->padded)
+      return err_set(err, ERR_INVALID_ARGUMENT, EBADMSG,
+                     "the layer is not a valid tar archive: it ends in the middle of \"%.200s\"",
+                     e->path);
     if ((uint64_t)offset < at || (uint64_t)offset + len > size)
       return err_set(err, ERR_INVALID_ARGUMENT, EBADMSG,
                      "the layer is refused: \"%.200s\" has data outside its size", e->path);

@@ -195,6 +195,12 @@ static void describe(const struct http_transfer *t, CURLcode rc, struct err *err
   const char *text = t->text[0] ? t->text : curl_easy_strerror(rc);
   switch ((int)rc) {
   case CURLE_OPERATION_TIMEDOUT: err_set(err, ERR_ENGINE_UNAVAILABLE, ETIMEDOUT, "%s", text); break;
+  case CURLE_COULDNT_CONNECT: err_set(err, ERR_ENGINE_UNAVAILABLE, ECONNREFUSED, "%s", text); break;
+  case CURLE_SSL_CONNECT_ERROR:
+    err_set(err, ERR_ENGINE_UNAVAILABLE, EPROTO, "%s", text);
+    err_hint(err, "a registry that speaks plain http has to be named: --plain-http, or "
+                  "\"plain_http\" in the settings");
+    break;
   case CURLE_COULDNT_RESOLVE_HOST:
   case CURLE_COULDNT_RESOLVE_PROXY:
     err_set(err, ERR_ENGINE_UNAVAILABLE, EHOSTUNREACH, "%s", text);
