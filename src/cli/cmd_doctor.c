@@ -63,10 +63,10 @@ static void check_lua(struct probe *p)
            ", with faults mended in 5.4.8: use after free when memory runs out beside weak tables, "
            "stack "
            "overflow in coroutine.close, a miscompiled break");
-  snprintf(
-      it->lost, sizeof it->lost,
-      "guards in the script runtime go around these faults; against a script written to exploit "
-      "others like them there is no second wall yet");
+  snprintf(it->lost, sizeof it->lost,
+           "nothing in workers, where a script that breaks out of Lua finds an empty process; with "
+           "--trust "
+           "the guards of the script runtime go around these faults, and are the only wall");
   snprintf(it->mend, sizeof it->mend,
            "make clean all LUA=NAME, with the pkg-config name of Lua 5.4.8 or later");
 }
