@@ -7,7 +7,7 @@
  *
  *   in flight → done → consumed (its result is on the Lua stack) → freed
  *   in flight → dropped (the task will never come back) → freed when the op is done */
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  * are left to whoever looks at the tasks; RACE, the first task to return cancels the others.
  *
  * open → (failed | expired | decided) → waited for, at the latest by the owner's join */
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #include <lauxlib.h>
 

@@ -18,7 +18,7 @@
  *   error(code, message, fields)     an error table; fields: field hint sandbox_id engine …
  *   output(text)  log(level, text)  progress(done, total, text)
  *   args()  env(name)  on_exit(fn)  null */
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #include <lauxlib.h>
 #include <stdio.h>

@@ -13,7 +13,7 @@
  *
  * The handler touches: slice_of, and of that script attention, running, and the hook fields of that
  * coroutine through lua_sethook, which Lua allows in a signal handler. */
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #include <errno.h>
 #include <pthread.h>

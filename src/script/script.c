@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #define DEFAULT_MEM   ((size_t)64 << 20)
 #define DEFAULT_GRACE 10000

@@ -13,7 +13,7 @@
  *
  * A child's error belongs to whoever waits for the child; if nobody did, it becomes the parent's
  * own error when the parent joins its children. */
-#include "script/task.h"
+#include "script/task_internal.h"
 
 #include <lauxlib.h>
 #include <stdio.h>

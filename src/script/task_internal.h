@@ -1,5 +1,5 @@
-#ifndef REGOLITH_SCRIPT_TASK_H
-#define REGOLITH_SCRIPT_TASK_H
+#ifndef REGOLITH_SCRIPT_TASK_INTERNAL_H
+#define REGOLITH_SCRIPT_TASK_INTERNAL_H
 
 /* Tasks and groups of tasks; calls of ops by tasks. Inside src/script only. */
 
