@@ -46,10 +46,13 @@ static struct files *files;
 static size_t mem_bytes;
 static uint64_t grace_ms;
 
+static void (*output_action)(struct run *r); /* done at each output, or NULL */
+
 static inline void on_output(void *data, const char *text, size_t len)
 {
   struct run *r = data;
   buf_append(&r->out, text, len);
+  if (output_action) output_action(r);
 }
 
 static inline void on_log(void *data, enum log_level level, const char *text, size_t len)

@@ -119,6 +119,59 @@ static void cancel_races_completion(void)
   }
 }
 
+static unsigned outputs_left;
+static bool output_force;
+
+static void cancel_at_output(struct run *r)
+{
+  if (outputs_left-- == 0) script_cancel(r->script, SCRIPT_CANCELLED, NULL, output_force);
+}
+
+/* script_cancel from inside a slice, at each place where the script prints. */
+static void cancel_from_a_hook(void)
+{
+  static const char source[] =
+      "on_exit(function() print('exit') end)\n"
+      "local show = setmetatable({}, { __tostring = function() io.write('t') return '' end })\n"
+      "local x <close> = setmetatable({}, { __close = function() print('close') end })\n"
+      "for _, op in ipairs { 'test.events', 'test.slow' } do\n"
+      "  core.call(op, { count = 2, chunks = 2 }, { on_chunk = function() print(1) pcall(tostring, "
+      "show) end })\n"
+      "end\n"
+      "local co = coroutine.wrap(function() print(2) coroutine.yield(tostring(show)) print(3) "
+      "end)\n"
+      "co() co()\n"
+      "task.spawn(print, 4)\n"
+      "task.spawn(function() print(5) task.sleep(0.01) end):wait()\n";
+  output_action = cancel_at_output;
+  for (unsigned n = 0; n < 30; n++) {
+    struct run r;
+    outputs_left = n / 2;
+    output_force = n % 2;
+    set_up();
+    CHECK(begin(&r, source));
+    loop_run(loop);
+    if (n < 20) CHECK_INT(r.end, SCRIPT_CANCELLED);
+    finish(&r);
+    tear_down();
+  }
+  output_action = NULL;
+}
+
+static void hooks_that_take_too_long(void)
+{
+  struct run r;
+  set_up();
+  grace_ms = 30;
+  CHECK(begin(&r, "on_exit(function() print('begun') task.sleep(10) print('not here') end)"));
+  loop_run(loop);
+  CHECK_INT(r.end, SCRIPT_ERROR);
+  CHECK_STR(r.err.msg, "the on_exit functions took longer than 0.03 s");
+  CHECK_STR(r.out.data, "begun\n");
+  finish(&r);
+  tear_down();
+}
+
 static void fails_before_it_runs(void)
 {
   struct run r;
@@ -470,6 +523,8 @@ const struct test_case test_cases[] = {
     {"cancel_at_any_moment", cancel_at_any_moment},
     {"force_at_any_moment", force_at_any_moment},
     {"cancel_races_completion", cancel_races_completion},
+    {"cancel_from_a_hook", cancel_from_a_hook},
+    {"hooks_that_take_too_long", hooks_that_take_too_long},
     {"fails_before_it_runs", fails_before_it_runs},
     {"never_started", never_started},
     {"cancelled_before_start", cancelled_before_start},

@@ -108,3 +108,36 @@ print(core.call("test.echo", { a = 1 }).a)
 print((pcall(table.concat, (function() local t, s = {}, ("x"):rep(1 << 20) for i = 1, 100 do t[i] = s end return t end)())))
 --> false
 
+--## arguments_in_flight_count mem=16 end=limit err=memory
+local big = ("x"):rep(1 << 20)
+for i = 1, 100 do task.spawn(pcall, core.call, "test.slow", { ms = 100, data = big }) end
+while true do task.sleep(0.01) kept = { kept, ("y"):rep(100000) } end
+
+--## arguments_that_do_not_fit mem=16 end=ok
+local big = ("x"):rep(6 << 20)
+local ok, e = pcall(core.call, "test.echo", { big, big })
+print(ok, (tostring(e):gsub(":.*", "")))
+--> false	not enough memory
+
+--## chunks_in_queues_count mem=16 end=limit err=memory
+local stuck = {}
+for i = 1, 200 do
+  task.spawn(core.call, "test.slow", { chunks = 8, size = 65536 }, { on_chunk = function() task.sleep(100) end })
+end
+
+--## json_of_very_many_values mem=16 end=ok
+print((pcall(json.decode, "[" .. ("0,"):rep(2 << 20) .. "0]")))
+print(#json.decode("[" .. ("0,"):rep(50000) .. "0]"))
+--> false
+--> 50001
+
+--## stopped_inside_a_chunk_callback mem=16 end=limit err=memory
+local function bomb() local t = {} for i = 1, math.huge do t[i] = i end end
+for _, op in ipairs { "test.events", "test.slow" } do
+  task.spawn(pcall, core.call, op, { count = 3, chunks = 3 }, { on_chunk = function()
+    tostring(setmetatable({}, { __tostring = function()
+      local x <close> = setmetatable({}, { __close = bomb })
+      bomb()
+    end }))
+  end })
+end

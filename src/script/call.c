@@ -34,6 +34,7 @@ struct call {
   struct op *op;      /* owned once done */
   struct list chunks; /* struct chunk.node */
   size_t queued;      /* bytes in chunks */
+  size_t charged;     /* bytes the script answers for: arguments until done, then the result */
   bool wants_chunks;  /* on_chunk was given, and has not failed */
   bool paused;        /* the handler was told so */
   bool done, consumed;
@@ -44,19 +45,30 @@ struct call {
 /* The Lua stack of core.call. */
 enum { CALL_NAME = 1, CALL_ARGS, CALL_OPTS, CALL_ON_CHUNK, CALL_ERROR };
 
+static void set_charge(struct call *c, size_t bytes)
+{
+  script_refund(c->script, c->charged);
+  c->charged = bytes;
+  script_charge(c->script, bytes);
+}
+
+static void free_chunk(struct call *c, struct chunk *chunk)
+{
+  list_remove(&chunk->node);
+  c->queued -= chunk->len;
+  script_refund(c->script, chunk->len);
+  free(chunk);
+}
+
 static void drop_chunks(struct call *c)
 {
-  while (!list_empty(&c->chunks)) {
-    struct chunk *chunk = list_entry(c->chunks.next, struct chunk, node);
-    list_remove(&chunk->node);
-    free(chunk);
-  }
-  c->queued = 0;
+  while (!list_empty(&c->chunks)) free_chunk(c, list_entry(c->chunks.next, struct chunk, node));
 }
 
 static void call_free(struct call *c)
 {
   drop_chunks(c);
+  set_charge(c, 0);
   list_remove(&c->node);
   list_remove(&c->all);
   op_free(c->op);
@@ -109,6 +121,7 @@ static void on_chunk(struct op *op, enum op_stream stream, const void *data, siz
   memcpy(chunk->data, data, len);
   list_append(&c->chunks, &chunk->node);
   c->queued += len;
+  script_charge(c->script, len);
   if (c->queued > QUEUE_HIGH && !c->paused) {
     c->paused = true;
     op_flow(op, true);
@@ -122,6 +135,7 @@ static void on_done(struct op *op, const struct err *err)
   struct script *s = c->script;
   c->done = true;
   if (err) c->err = *err;
+  set_charge(c, script_val_bytes(&op->result));
   list_remove(&c->all);
   if (c->task)
     wake(c);
@@ -171,9 +185,7 @@ static int call_chunk(lua_State *L)
   struct call *c = lua_touserdata(L, 2);
   struct chunk *chunk = list_entry(c->chunks.next, struct chunk, node);
   push_chunk(L, chunk->stream, chunk->data, chunk->len);
-  list_remove(&chunk->node);
-  c->queued -= chunk->len;
-  free(chunk);
+  free_chunk(c, chunk);
   if (c->paused && c->queued < QUEUE_LOW) {
     c->paused = false;
     op_flow(c->op, false);
@@ -214,6 +226,7 @@ static int call_run(lua_State *L, int status, lua_KContext ctx)
 {
   (void)status;
   struct call *c = (struct call *)ctx;
+  if (c->script->stage == STAGE_STOPPED) return task_block(L, UINT64_MAX, false, ctx, call_run);
   if (task_must_raise(c->task)) {
     drop_chunks(c);
     c->wants_chunks = false;
@@ -247,6 +260,7 @@ static struct call *call_new(lua_State *L, const char *name, struct val *args, d
 static int submit(lua_State *L, struct call *c, struct err *err)
 {
   struct task *t = task_current(L);
+  set_charge(c, script_val_bytes(&c->op->args));
   c->wants_chunks = !lua_isnil(L, CALL_ON_CHUNK);
   int rc = op_submit(t->script->ops, c->op, err);
   if (rc < 0) {
@@ -312,6 +326,11 @@ int call_start(lua_State *L)
   struct err err = {0};
   if (!lua_isnil(L, CALL_ARGS) && script_to_val(L, CALL_ARGS, &args, &err) < 0)
     return script_raise(L, &err);
+  size_t bytes = script_val_bytes(&args);
+  if (!script_memory_fits(L, bytes)) {
+    val_free(&args);
+    script_check_memory(L, bytes); /* raises */
+  }
   struct call *c = call_new(L, name, &args, timeout_s);
   if (submit(L, c, &err) < 0) return script_raise(L, &err);
   lua_pushnil(L);

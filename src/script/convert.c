@@ -252,21 +252,21 @@ static void push(lua_State *L, const struct val *v, enum val_null nulls)
   }
 }
 
-/* Bytes that the strings of v will take in Lua; the rest is small change. */
-static size_t string_bytes(const struct val *v)
+size_t script_val_bytes(const struct val *v)
 {
-  size_t sum = 0;
-  if (v->type == VAL_STR) return v->s.len;
+  size_t sum = sizeof *v;
+  if (v->type == VAL_STR) sum += v->s.len;
   if (v->type == VAL_LIST)
-    for (size_t i = 0; i < v->list.n; i++) sum += string_bytes(&v->list.v[i]);
+    for (size_t i = 0; i < v->list.n; i++) sum += script_val_bytes(&v->list.v[i]);
   if (v->type == VAL_MAP)
-    for (size_t i = 0; i < v->map.n; i++) sum += string_bytes(&v->map.v[i].val);
+    for (size_t i = 0; i < v->map.n; i++)
+      sum += strlen(v->map.v[i].key) + script_val_bytes(&v->map.v[i].val);
   return sum;
 }
 
 void script_push_val(lua_State *L, const struct val *v, enum val_null nulls)
 {
-  size_t bytes = string_bytes(v);
+  size_t bytes = script_val_bytes(v);
   if (bytes > 65536) script_check_memory(L, bytes);
   push(L, v, nulls);
 }

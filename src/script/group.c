@@ -54,6 +54,19 @@ void group_disown_all(lua_State *L, struct task *owner)
   while (!list_empty(&owner->groups)) disown(L, list_entry(owner->groups.next, struct group, node));
 }
 
+void group_orphan_all(lua_State *L, struct task *owner)
+{
+  LIST_FOREACH (it, &owner->groups) {
+    struct group *g = list_entry(it, struct group, node);
+    while (!list_empty(&g->members)) {
+      struct task *t = list_entry(g->members.next, struct task, member);
+      list_remove(&t->member);
+      t->group = NULL;
+    }
+  }
+  group_disown_all(L, owner);
+}
+
 static void cancel_members(struct group *g)
 {
   LIST_FOREACH_SAFE (it, &g->members) {

@@ -75,6 +75,15 @@ static int json_encode(lua_State *L)
   return 1;
 }
 
+/* No more values than that are in the text, but for one. */
+static size_t count_values(const char *text, size_t len)
+{
+  size_t n = 0;
+  for (size_t i = 0; i < len; i++)
+    n += text[i] == ',' || text[i] == ':' || text[i] == '[' || text[i] == '{';
+  return n;
+}
+
 static int json_decode(lua_State *L)
 {
   size_t len;
@@ -84,6 +93,7 @@ static int json_decode(lua_State *L)
     err_set(&err, ERR_PAYLOAD_TOO_LARGE, 0, "json.decode takes at most 16 MiB");
     return script_raise(L, &err);
   }
+  script_check_memory(L, len + 2 * sizeof(struct val) * count_values(text, len));
   struct val *v = script_push_scratch(L);
   if (json_parse(v, text, len, &err) < 0) return script_raise(L, &err);
   script_push_val(L, v, NULL_MARK);

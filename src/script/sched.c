@@ -211,11 +211,13 @@ static void resume(struct script *s, struct task *t)
   sched_set_running(s, NULL);
   s->host_yield = false;
   s->current = NULL;
-  if (status == LUA_OK)
+  if (s->stage == STAGE_STOPPED)
+    script_stop_task(t);
+  else if (status == LUA_OK)
     task_end(t, t->outcome);
   else if (status != LUA_YIELD)
     task_died(t, status);
-  else if (t->state == TASK_RUNNING && s->stage != STAGE_STOPPED)
+  else if (t->state == TASK_RUNNING)
     sched_ready(t);
 }
 
@@ -224,7 +226,8 @@ static void run_slice(struct script *s)
   forget(s, ATTENTION_SLICE | ATTENTION_STRETCH);
   s->slice_start_ns = thread_cpu_ns();
   slice_of = s;
-  while (!list_empty(&s->ready) && !(attention_of(s) & ATTENTION_SLICE))
+  while (s->stage != STAGE_STOPPED && !list_empty(&s->ready) &&
+         !(attention_of(s) & ATTENTION_SLICE))
     resume(s, list_entry(s->ready.next, struct task, ready));
   slice_of = NULL;
   s->cpu_ns += thread_cpu_ns() - s->slice_start_ns;
@@ -269,6 +272,7 @@ void script_hold(struct script *s, bool hold)
 void sched_ready(struct task *t)
 {
   t->state = TASK_READY;
+  if (t->script->stage == STAGE_STOPPED) return;
   list_append(&t->script->ready, &t->ready);
   sched_run_soon(t->script);
 }

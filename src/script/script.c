@@ -187,7 +187,13 @@ static void start_grace(struct script *s)
 
 static void on_grace(struct timer *timer)
 {
-  script_stop(timer->data);
+  struct script *s = timer->data;
+  if (s->end == SCRIPT_OK) {
+    s->end = SCRIPT_ERROR;
+    err_set(&s->end_err, ERR_TIMEOUT, 0, "the on_exit functions took longer than %g s",
+            (double)s->grace_ms / 1000);
+  }
+  script_stop(s);
 }
 
 /* Where the script stands that is about to be ended by a limit. */
@@ -302,7 +308,22 @@ void script_hooks_ended(struct script *s)
   script_stop(s);
 }
 
-/* Tasks are left where they stand: Lua frees them, and their __close does not run any more. */
+/* The task is left where it stands: Lua frees it, and its __close does not run any more. */
+void script_stop_task(struct task *t)
+{
+  struct script *s = t->script;
+  timer_stop(s->loop, &t->timer);
+  list_remove(&t->ready);
+  list_remove(&t->waiting);
+  call_drop_all(t);
+  LIST_FOREACH (it, &t->groups) {
+    timer_stop(s->loop, &list_entry(it, struct group, node)->deadline);
+  }
+  script_settle(s);
+}
+
+/* The task that is running now, if any, has C frames that hold its calls: it is stopped when the
+ * scheduler has the processor back, which the hook sees to. */
 void script_stop(struct script *s)
 {
   if (s->stage == STAGE_STOPPED || s->stage == STAGE_DONE) return;
@@ -310,12 +331,7 @@ void script_stop(struct script *s)
   timer_stop(s->loop, &s->grace);
   LIST_FOREACH (it, &s->all_tasks) {
     struct task *t = list_entry(it, struct task, all);
-    timer_stop(s->loop, &t->timer);
-    list_remove(&t->ready);
-    call_drop_all(t);
-    LIST_FOREACH (git, &t->groups) {
-      timer_stop(s->loop, &list_entry(git, struct group, node)->deadline);
-    }
+    if (t != s->current) script_stop_task(t);
   }
   if (s->running) sched_attend(s, ATTENTION_SLICE);
   script_settle(s);
@@ -329,6 +345,7 @@ void script_settle(struct script *s)
 static void on_settle(struct defer *settle)
 {
   struct script *s = settle->data;
+  if (!list_empty(&s->calls)) return;
   s->stage = STAGE_DONE;
   s->running = NULL;
   state_close(s);

@@ -39,6 +39,12 @@ bool script_must_pause(lua_State *L);
 /* Raises an ordinary error unless `bytes` more fit below the soft cap (after a collection if need
  * be). For results whose size the caller chose. */
 void script_check_memory(lua_State *L, size_t bytes);
+bool script_memory_fits(lua_State *L, size_t bytes); /* the same without raising */
+
+/* Memory outside of Lua that the script is to answer for. */
+void script_charge(struct script *s, size_t bytes);
+void script_refund(struct script *s, size_t bytes);
+size_t script_val_bytes(const struct val *v); /* about what it takes */
 
 /* Raises err as an error table { code, status, message, … } with __tostring. */
 int script_raise(lua_State *L, const struct err *err);
@@ -157,6 +163,7 @@ int task_raise_cancel(lua_State *L);        /* never returns */
 void script_main_ended(struct script *s);
 void script_hooks_ended(struct script *s);
 void script_stop(struct script *s);       /* from now on no Lua of it runs */
+void script_stop_task(struct task *t);    /* of a stopped script */
 void script_check_idle(struct script *s); /* after each slice */
 void script_settle(struct script *s);     /* an op has ended */
 void script_over_memory(struct script *s);

@@ -101,14 +101,34 @@ static void *allocate(void *ud, void *block, size_t old, size_t size)
   return p;
 }
 
-void script_check_memory(lua_State *L, size_t bytes)
+bool script_memory_fits(lua_State *L, size_t bytes)
 {
   struct script *s = script_of(L);
-  if (s->full_stdlib || (bytes <= s->mem_soft && s->mem <= s->mem_soft - bytes)) return;
-  if (bytes <= s->mem_soft) lua_gc(L, LUA_GCCOLLECT);
-  if (bytes > s->mem_soft || s->mem > s->mem_soft - bytes)
+  if (s->full_stdlib) return true;
+  if (bytes > s->mem_soft) return false;
+  if (s->mem <= s->mem_soft - bytes) return true;
+  lua_gc(L, LUA_GCCOLLECT);
+  return s->mem <= s->mem_soft - bytes;
+}
+
+void script_check_memory(lua_State *L, size_t bytes)
+{
+  const struct script *s = script_of(L);
+  if (!script_memory_fits(L, bytes))
     luaL_error(L, "not enough memory: %d MiB asked for, %d of %d MiB in use", (int)(bytes >> 20),
                (int)(s->mem >> 20), (int)(s->mem_soft >> 20));
+}
+
+void script_charge(struct script *s, size_t bytes)
+{
+  s->mem += bytes;
+  if (s->mem > s->mem_peak) s->mem_peak = s->mem;
+  if (s->mem > s->mem_soft) sched_attend(s, ATTENTION_MEMORY);
+}
+
+void script_refund(struct script *s, size_t bytes)
+{
+  s->mem -= bytes;
 }
 
 static int on_panic(lua_State *L)

@@ -92,6 +92,7 @@ void task_check_blocking(lua_State *L, const char *what)
     script_raise(L, &err);
   }
   if (coro_can_yield(L)) {
+    if (script_of(L)->stage == STAGE_STOPPED) task_raise_cancel(L); /* the hook will have it */
     task_check_cancel(L);
     return;
   }
@@ -468,7 +469,7 @@ void task_died(struct task *t, int status)
     list_remove(&child->sibling);
     child->parent = NULL;
   }
-  group_disown_all(s->L, t);
+  group_orphan_all(s->L, t);
   task_end(t, t->raised ? OUTCOME_CANCELLED : OUTCOME_ERROR);
 }
 

@@ -131,6 +131,7 @@ void call_drop_all(struct task *t); /* the task will not come back */
 void group_task_ended(struct task *t);                /* from the scheduler */
 void group_push_error(lua_State *L, struct group *g); /* error, traceback or nil */
 void group_disown_all(lua_State *L, struct task *owner);
+void group_orphan_all(lua_State *L, struct task *owner); /* … whose tasks may still live */
 void group_open(lua_State *L); /* adds its functions to the table on top */
 
 #endif
