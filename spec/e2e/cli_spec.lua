@@ -212,10 +212,10 @@ describe("the command line", function()
       assert.is_nil(execs[2].exit_code)
       assert.equal("number", type(execs[1].duration_ms))
       assert.equal(id, one("sandbox_ended").sandbox_id)
-      one "script_start"
-      assert.equal("ok", one("script_end").outcome)
-      local _, started = one "task_start"
-      local _, ended = one "task_end"
+      one "script_started"
+      assert.equal("ok", one("script_ended").outcome)
+      local _, started = one "task_started"
+      local _, ended = one "task_ended"
       assert.equal(#started, #ended)
       local printed = false
       for _, e in ipairs(all) do
