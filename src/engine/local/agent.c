@@ -386,33 +386,33 @@ static int boot_fail(struct err *err, const char *what, int e)
   return err_set(err, ERR_INTERNAL, e, "cannot %s: %s", what, strerror(e));
 }
 
-#define KEPT 4
-
-/* Closes all but these descriptors (-1: there is none), which move to 3 and up. */
-static void keep_only(int *fds[KEPT])
+/* Closes all but the two descriptors, which move to 3 and 4 (-1: there is none). */
+static void keep_two(int *a, int *b)
 {
-  for (int i = 0; i < KEPT; i++)
-    if (*fds[i] >= 0) *fds[i] = fcntl(*fds[i], F_DUPFD_CLOEXEC, 64);
-  for (int i = 0; i < KEPT; i++)
-    if (*fds[i] >= 0) *fds[i] = dup3(*fds[i], 3 + i, O_CLOEXEC);
-  for (int i = 0; i < KEPT; i++)
-    if (*fds[i] < 0) close(3 + i);
-  syscall(SYS_close_range, 3 + KEPT, ~0U, 0);
+  int moved = fcntl(*a, F_DUPFD_CLOEXEC, 64);
+  int other = *b < 0 ? -1 : fcntl(*b, F_DUPFD_CLOEXEC, 64);
+  *a = dup3(moved, 3, O_CLOEXEC);
+  *b = other < 0 ? -1 : dup3(other, 4, O_CLOEXEC);
+  if (*b < 0) close(4);
+  syscall(SYS_close_range, 5, ~0U, 0);
 }
 
-/* What can be done before anything is known about the box. */
-static int be_blank(const struct agent_boot *boot, struct err *err)
+/* What can be done before anything is known about the box. The network namespace takes longest:
+ * made here, and not by the clone, it costs no time of the warden's. */
+static int be_blank(struct err *err)
 {
-  int rc = cgroup_entry_join(&boot->entry, boot->into);
-  if (rc < 0) return boot_fail(err, "join the box's control group", -rc);
-  agent.cgroup_ns_per_exec = boot->entry.ns_per_exec;
-  if (!agent.cgroup_ns_per_exec && unshare(CLONE_NEWCGROUP) < 0)
-    return boot_fail(err, "make a cgroup namespace", errno);
   /* Only what can be dumped may open its own files in /proc, and only such a one's id maps may an
    * ordinary user's warden write. Nobody else is here until GO. */
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   agent.oom_adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (agent.oom_adj < 0) return boot_fail(err, "open oom_score_adj", errno);
+  if (unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0) {
+    int e = errno;
+    if (e == ENOSPC || e == ENOMEM)
+      return err_set(err, ERR_CAPACITY, e, "no room for another network namespace: %s",
+                     strerror(e));
+    return boot_fail(err, "make network, ipc and uts namespaces", e);
+  }
   if (sethostname("sandbox", 7) < 0) return boot_fail(err, "set the host name", errno);
   cleanup_close int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
@@ -455,21 +455,58 @@ static int close_walls(struct err *err)
   return 0;
 }
 
-static int move_in(const struct proto_go *go, const int *mounts, size_t mounts_n,
-                   const struct agent_boot *boot, struct err *err)
+/* The descriptors that came with GO, by their names. */
+struct arrival {
+  struct cgroup_entry entry;
+  const int *mounts;
+  size_t mounts_n;
+};
+
+static bool unpack(const struct proto_go *go, const int *fds, size_t n, struct arrival *ret)
+{
+  size_t want = 1u + go->has_into + go->tasks_n + go->has_box + go->has_oom + go->mounts_n;
+  if (n != want || go->tasks_n > 4) return false;
+  agent.sock = *fds++;
+  ret->entry.into_fd = go->has_into ? *fds++ : -1;
+  for (int i = 0; i < 4; i++) ret->entry.v1_tasks_fd[i] = i < go->tasks_n ? *fds++ : -1;
+  ret->entry.box_fd = go->has_box ? *fds++ : -1;
+  ret->entry.oom_fd = go->has_oom ? *fds++ : -1;
+  ret->entry.ns_per_exec = go->ns_per_exec;
+  ret->mounts = fds;
+  ret->mounts_n = go->mounts_n;
+  return true;
+}
+
+/* First the group, so that what follows is counted; the cgroup namespace begins where we then are.
+ */
+static int join_groups(struct arrival *a, bool into, struct err *err)
+{
+  int rc = cgroup_entry_join(&a->entry, into);
+  if (rc < 0) return boot_fail(err, "join the box's control group", -rc);
+  agent.cgroup_ns_per_exec = a->entry.ns_per_exec;
+  if (!agent.cgroup_ns_per_exec && unshare(CLONE_NEWCGROUP) < 0)
+    return boot_fail(err, "make a cgroup namespace", errno);
+  cgroup_leaves_init(&agent.leaves, a->entry.box_fd, a->entry.oom_fd);
+  a->entry.box_fd = a->entry.oom_fd = -1;
+  cgroup_entry_done(&a->entry);
+  return 0;
+}
+
+static int move_in(const struct proto_go *go, struct arrival *a, bool into, struct err *err)
 {
   agent.mapped = go->mapped;
   agent.limits = (struct walls_limits){.nproc = go->nproc, .as_bytes = go->as_bytes};
-  int rc = own_files_as_root();
+  int rc = join_groups(a, into, err);
+  if (rc < 0) return rc;
+  rc = own_files_as_root();
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
-  rc = rootfs_enter(go, mounts, mounts_n, err);
+  rc = rootfs_enter(go, a->mounts, a->mounts_n, err);
   if (rc < 0) return rc;
   umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
   agent.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (agent.null < 0 || agent.proc < 0) return boot_fail(err, "open /dev/null and /proc", errno);
   for (int fd = 0; fd < 3; fd++) dup2(agent.null, fd);
-  cgroup_leaves_init(&agent.leaves, boot->entry.box_fd, boot->entry.oom_fd);
   cgroup_leaves_fill(&agent.leaves, 1);
   return close_walls(err);
 }
@@ -486,26 +523,25 @@ static void announce(const struct err *err)
   die();
 }
 
-void agent_main(const struct agent_boot *warden_boot)
+void agent_main(const struct agent_boot *boot)
 {
-  struct agent_boot boot = *warden_boot;
   struct err err = {0};
   struct proto_go go;
-  int fds[PROTO_FDS_MAX];
+  struct arrival arrival;
+  int fds[PROTO_FDS_MAX], sync = boot->sync_fd;
   size_t fds_n = 0;
   agent.oom_adj = -1;
-  int rc = be_blank(&boot, &err);
-  int *keep[KEPT] = {&boot.sync_fd, &boot.entry.box_fd, &boot.entry.oom_fd, &agent.oom_adj};
-  keep_only(keep);
+  int rc = be_blank(&err);
+  keep_two(&sync, &agent.oom_adj);
   if (rc == 0) rc = catch_children(&err);
-  if (proto_recv(boot.sync_fd, &go, sizeof go, fds, &fds_n, true) != sizeof go || fds_n < 1) die();
+  if (proto_recv(sync, &go, sizeof go, fds, &fds_n, true) != sizeof go) die();
+  if (!unpack(&go, fds, fds_n, &arrival)) die();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  close(boot.sync_fd);
-  agent.sock = fds[0];
+  close(sync);
   char title[96];
   snprintf(title, sizeof title, "regolith: agent %.63s", go.sandbox_id);
   helper_set_title(title, "regolith-agent");
-  if (rc == 0) rc = move_in(&go, fds + 1, fds_n - 1, &boot, &err);
+  if (rc == 0) rc = move_in(&go, &arrival, boot->into, &err);
   announce(&err);
   serve();
 }

@@ -3,13 +3,10 @@
 
 #include <stdbool.h>
 
-#include "engine/local/cgroup.h"
-
 /* What the warden's clone starts with. */
 struct agent_boot {
-  int sync_fd;               /* gives PROTO_GO */
-  struct cgroup_entry entry; /* the way into the box's group */
-  bool into;                 /* cloned with CLONE_INTO_CGROUP */
+  int sync_fd; /* gives PROTO_GO */
+  bool into;   /* cloned with CLONE_INTO_CGROUP */
 };
 
 /* Process 1 of a box; runs in the process that the warden has just cloned. */

@@ -15,7 +15,7 @@
  * enemy: the host checks its every word (size, type, ranges, known ids) and takes no text from it
  * once a command has run. */
 
-#define PROTO_FDS_MAX     8
+#define PROTO_FDS_MAX     12
 #define PROTO_INLINE_MAX  (64 * 1024) /* an exec request beyond this travels as a sealed memfd */
 #define PROTO_ID_SIZE     64
 #define PROTO_LAYERS_SIZE 3840 /* 132 layers; with the rest it fits a page of mount options */
@@ -31,7 +31,7 @@ enum proto_type {
   PROTO_CREATE_FAILED,
   PROTO_ENDED, /* the box's last process is dead, its groups are gone or going */
   /* warden → agent */
-  PROTO_GO, /* + the box's socket, then mounts (rootfs.h) */
+  PROTO_GO, /* + the box's socket, the way into its groups, mounts (rootfs.h) */
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
   PROTO_EXEC_KILL,
@@ -100,6 +100,9 @@ struct proto_go {
   uint32_t mapped;   /* how many ids exist inside, from 0 */
   uint32_t nproc;    /* a limit where no group counts processes; 0 = none */
   uint64_t as_bytes; /* a limit where no group counts memory; 0 = none */
+  /* Descriptors behind the socket, in this order (struct cgroup_entry). */
+  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n;
+  uint8_t ns_per_exec; /* as there */
 };
 
 enum { EXEC_HAS_STDIN = 1 };

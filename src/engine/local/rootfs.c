@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@
 
 #define STAGE       "/dev/shm"
 #define STAGE_LAYER "/dev/pts"
+#define SHARE       "/etc" /* the warden's own is what boxes may see of it */
 
 static int fail(struct err *err, const char *what)
 {
@@ -91,6 +93,8 @@ static const struct {
                  {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
 #define DEV_NODES (sizeof dev_nodes / sizeof *dev_nodes)
 
+static bool nodes_are_bound;
+
 /* A user cannot make device nodes: he binds those that are there. */
 static int fill_dev(int dev, const int nodes[DEV_NODES])
 {
@@ -98,6 +102,7 @@ static int fill_dev(int dev, const int nodes[DEV_NODES])
     const char *name = dev_nodes[i].name;
     if (mknodat(dev, name, S_IFCHR | 0666, makedev(dev_nodes[i].major, dev_nodes[i].minor)) == 0)
       continue;
+    nodes_are_bound = true;
     cleanup_close int fd = openat(dev, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
     if (fd < 0 || nodes[i] < 0 || move_to(nodes[i], dev, name) < 0) return -1;
   }
@@ -132,19 +137,108 @@ static int replace_dev(void)
 
 static const char etc_bound_glob[] = "java-*";
 
-/* The names in the host's /etc that match; looked up once in the warden, for all its agents. */
+/* Of the host's own /etc: public by nature, and programs in /usr do not start without. One tree of
+ * mounts, made once at SHARE; a box gets it whole, in one step, and symbolic links into it. */
+static const char *const etc_copied[] = {"ld.so.cache", "services", "protocols"};
+static const char *const etc_linked[] = {"localtime", "os-release"}; /* as links */
+static const char *const etc_bound[] = {
+    "alternatives",           "fonts",          "ssl/certs", "pki/tls/certs",
+    "pki/ca-trust/extracted", "crypto-policies"};
+
+#define SHARE_MAX  32
+#define SHARE_NAME ".host"
+
+/* What is there, once the warden has looked: paths below /etc. */
 static struct {
   size_t n;
-  char name[16][64];
-} globbed;
+  char path[SHARE_MAX][64];
+} shared;
 
-static void find_globbed(void)
+static int write_at(int dir, const char *name, const void *data, size_t len)
 {
-  DIR *d = opendir("/etc");
-  for (struct dirent *e; d && globbed.n < 16 && (e = readdir(d));)
-    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0 && strlen(e->d_name) < 64)
-      strcpy(globbed.name[globbed.n++], e->d_name); /* fits, see above */
+  cleanup_close int fd =
+      openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+  return fd >= 0 && write(fd, data, len) == (ssize_t)len ? 0 : -1;
+}
+
+/* 1: copied, 0: left out (absent, or not readable here), -1: failed. */
+static int copy_at(int from, int to, const char *name)
+{
+  cleanup_close int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  struct stat st;
+  if (in < 0 || fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 1 << 20) return 0;
+  cleanup_free char *data = malloc((size_t)st.st_size + 1);
+  ssize_t n = data ? read(in, data, (size_t)st.st_size) : -1;
+  if (n < 0) return 0;
+  return write_at(to, name, data, (size_t)n) < 0 ? -1 : 1;
+}
+
+/* 1: bound read-only, 0: there is no such directory, -1: failed. */
+static int bind_dir(int from, int to, const char *path, const char *name)
+{
+  struct stat st;
+  if (fstatat(from, path, &st, 0) < 0 || !S_ISDIR(st.st_mode)) return 0;
+  cleanup_close int tree = clone_tree(
+      from, path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
+  if (tree < 0 || (mkdirat(to, name, 0755) < 0 && errno != EEXIST)) return -1;
+  return move_to(tree, to, name) < 0 ? -1 : 1;
+}
+static int link_as_host(int from, int to, const char *name)
+{
+  char target[256];
+  ssize_t n = readlinkat(from, name, target, sizeof target - 1);
+  if (n <= 0) return 0;
+  target[n] = '\0';
+  return symlinkat(target, to, name);
+}
+
+static int share_file(int from, int to, const char *name)
+{
+  int rc = copy_at(from, to, name);
+  if (rc > 0) strcpy(shared.path[shared.n++], name); /* all names are short */
+  return rc < 0 ? -1 : 0;
+}
+
+/* alternatives, ssl/certs → SHARE/ssl-certs */
+static void flatten(const char *path, char out[64])
+{
+  snprintf(out, 64, "%s", path);
+  for (char *p = out; *p; p++)
+    if (*p == '/') *p = '-';
+}
+
+static int share_dir(int from, int to, const char *path)
+{
+  char name[64];
+  flatten(path, name);
+  int rc = shared.n < SHARE_MAX && strlen(path) < 64 ? bind_dir(from, to, path, name) : 0;
+  if (rc > 0) strcpy(shared.path[shared.n++], path); /* fits, see above */
+  return rc < 0 ? -1 : 0;
+}
+
+static int fill_share(int from, int to)
+{
+  for (size_t i = 0; i < sizeof etc_copied / sizeof *etc_copied; i++)
+    if (share_file(from, to, etc_copied[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
+    if (share_dir(from, to, etc_bound[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_linked / sizeof *etc_linked; i++)
+    if (link_as_host(from, to, etc_linked[i]) < 0) return -1;
+  DIR *d = fdopendir(openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int rc = 0;
+  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
+    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = share_dir(from, to, e->d_name);
   if (d) closedir(d);
+  return rc;
+}
+
+static int make_share(void)
+{
+  static const struct fs_option options[] = {{"nr_inodes", "64"}, {"mode", "0755"}, {0}};
+  cleanup_close int from = open("/etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  cleanup_close int to = new_fs("tmpfs", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
+  if (from < 0 || to < 0 || move_to(to, AT_FDCWD, SHARE) < 0) return -1;
+  return fill_share(from, to);
 }
 
 int rootfs_prepare(struct err *err)
@@ -157,8 +251,8 @@ int rootfs_prepare(struct err *err)
   }
   if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return fail(err, "detach from mounts");
   umask(0);
-  find_globbed();
-  return replace_dev() < 0 ? fail(err, "make a minimal /dev") : 0;
+  if (replace_dev() < 0) return fail(err, "make a minimal /dev");
+  return make_share() < 0 ? fail(err, "gather what is public in /etc") : 0;
 }
 
 /* --- scratch -----------------------------------------------------------------------------------
@@ -322,84 +416,39 @@ static const struct {
                  {"hosts", etc_hosts},
                  {"hostname", "sandbox\n"}};
 
-/* Of the host's own /etc: public by nature, and programs in /usr do not start without. */
-static const char *const etc_copied[] = {"ld.so.cache", "services", "protocols"};
-static const char *const etc_bound[] = {
-    "alternatives",           "fonts",          "ssl/certs", "pki/tls/certs",
-    "pki/ca-trust/extracted", "crypto-policies"};
-
-static int write_at(int dir, const char *name, const void *data, size_t len)
+/* /etc/ssl/certs → ../.host/ssl-certs */
+static int link_shared(int etc, const char *path)
 {
-  cleanup_close int fd =
-      openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-  return fd >= 0 && write(fd, data, len) == (ssize_t)len ? 0 : -1;
-}
-
-/* What cannot be read here (absent, or not public) is left out. */
-static int copy_at(int from, int to, const char *name)
-{
-  cleanup_close int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  struct stat st;
-  if (in < 0 || fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 1 << 20) return 0;
-  cleanup_free char *data = malloc((size_t)st.st_size + 1);
-  ssize_t n = data ? read(in, data, (size_t)st.st_size) : -1;
-  return n < 0 ? 0 : write_at(to, name, data, (size_t)n);
-}
-
-static int make_path(int at, const char *path)
-{
-  char part[128];
+  char target[160] = "", name[64], part[64];
+  flatten(path, name);
   for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
     snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
-    if (mkdirat(at, part, 0755) < 0 && errno != EEXIST) return -1;
+    if (mkdirat(etc, part, 0755) < 0 && errno != EEXIST) return -1;
+    strcat(target, "../"); /* a path of 64 bytes has few parts */
   }
-  return mkdirat(at, path, 0755) < 0 && errno != EEXIST ? -1 : 0;
+  strcat(target, SHARE_NAME "/");
+  strcat(target, name);
+  return symlinkat(target, etc, path);
 }
 
-static int bind_dir(int from, int to, const char *path)
-{
-  struct stat st;
-  if (fstatat(from, path, &st, 0) < 0 || !S_ISDIR(st.st_mode)) return 0;
-  cleanup_close int tree = clone_tree(
-      from, path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
-  return tree < 0 || make_path(to, path) < 0 || move_to(tree, to, path) < 0 ? -1 : 0;
-}
-
-static int bind_globbed(int from, int to)
-{
-  for (size_t i = 0; i < globbed.n; i++)
-    if (bind_dir(from, to, globbed.name[i]) < 0) return -1;
-  return 0;
-}
-
-static int link_as_host(int from, int to, const char *name)
-{
-  char target[256];
-  ssize_t n = readlinkat(from, name, target, sizeof target - 1);
-  if (n <= 0) return 0;
-  target[n] = '\0';
-  return symlinkat(target, to, name);
-}
-
-static int fill_etc(int root)
+static int fill_etc(int root, int share)
 {
   if (mkdirat(root, "etc", 0755) < 0) return -1;
   cleanup_close int to = openat(root, "etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  cleanup_close int from = open("/etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (to < 0 || from < 0) return -1;
+  if (to < 0) return -1;
   for (size_t i = 0; i < sizeof etc_files / sizeof *etc_files; i++)
     if (write_at(to, etc_files[i].name, etc_files[i].text, strlen(etc_files[i].text)) < 0)
       return -1;
-  for (size_t i = 0; i < sizeof etc_copied / sizeof *etc_copied; i++)
-    if (copy_at(from, to, etc_copied[i]) < 0) return -1;
-  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
-    if (bind_dir(from, to, etc_bound[i]) < 0) return -1;
-  if (bind_globbed(from, to) < 0 || symlinkat("/proc/self/mounts", to, "mtab") < 0) return -1;
-  return link_as_host(from, to, "localtime") < 0 || link_as_host(from, to, "os-release") < 0 ? -1
-                                                                                             : 0;
+  if (symlinkat("/proc/self/mounts", to, "mtab") < 0) return -1;
+  if (mkdirat(to, SHARE_NAME, 0755) < 0 || move_to(share, to, SHARE_NAME) < 0) return -1;
+  for (size_t i = 0; i < shared.n; i++)
+    if (link_shared(to, shared.path[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_linked / sizeof *etc_linked; i++)
+    if (link_as_host(share, to, etc_linked[i]) < 0) return -1;
+  return 0;
 }
 
-static int fill_host_root(int root)
+static int fill_host_root(int root, int share)
 {
   static const struct {
     const char *name;
@@ -417,11 +466,11 @@ static int fill_host_root(int root)
   for (size_t i = 0; i < sizeof system / sizeof *system; i++) {
     struct stat st;
     if (fstatat(host, system[i], &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
-    int rc =
-        S_ISLNK(st.st_mode) ? link_as_host(host, root, system[i]) : bind_dir(host, root, system[i]);
+    int rc = S_ISLNK(st.st_mode) ? link_as_host(host, root, system[i])
+                                 : bind_dir(host, root, system[i], system[i]);
     if (rc < 0) return -1;
   }
-  return fill_etc(root);
+  return fill_etc(root, share);
 }
 
 /* --- what every box has, in the agent ----------------------------------------------------------
@@ -524,14 +573,18 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, 
   cleanup_close int root = mounts_n > 0 ? mounts[0] : -1;
   cleanup_close int shm = mounts_n > 1 ? mounts[1] : -1;
   /* Before anything is staged there: what is bound to a box is the bare template. */
-  cleanup_close int dev = clone_tree(
-      AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, AT_RECURSIVE);
+  cleanup_close int dev =
+      clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                 nodes_are_bound ? AT_RECURSIVE : 0);
   if (dev < 0) return fail(err, "bind /dev");
+  cleanup_close int share = clone_tree(
+      AT_FDCWD, SHARE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
+  if (share < 0) return fail(err, "bind what is public in /etc");
   int rc = go->image == IMAGE_HOST ? open_host(go, &root, &shm, err) : 0;
   if (rc < 0) return rc;
   if (root < 0 || shm < 0) return err_set(err, ERR_INTERNAL, EBADF, "the image's mounts are lost");
   if (move_to(root, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the root");
-  if (go->image == IMAGE_HOST && fill_host_root(root) < 0)
+  if (go->image == IMAGE_HOST && fill_host_root(root, share) < 0)
     return fail(err, "furnish the image \"host\"");
   rc = mount_system(go, root, dev, shm, err);
   return rc < 0 ? rc : move_in(root, err);

@@ -139,36 +139,27 @@ static void on_kill(const struct proto_box *req)
 /* --- making one --------------------------------------------------------------------------------
  */
 
-static int make_groups(const struct proto_create *req, struct wbox *b, struct cgroup_entry *entry,
-                       struct err *err)
+static int limit_groups(const struct proto_create *req, const struct wbox *b, struct err *err)
 {
   struct cgroup_limits limits = {.cpu_milli = req->cpu_milli,
                                  .mem_bytes = req->mem_bytes + req->disk_bytes,
                                  .pids = req->pids};
-  /* The agent works on files as root of the box (agent.c), and makes its leaves as that. */
-  int rc = cgroup_box_make(warden.cg, b->name, b->ids.first, b->ids.first, entry, err);
-  if (rc < 0) return rc;
-  rc = cgroup_box_limit(warden.cg, b->name, &limits, err);
-  if (rc == 0) return 0;
-  cgroup_entry_done(entry);
-  cgroup_box_remove(warden.cg, b->name);
-  return rc;
+  return cgroup_box_limit(warden.cg, b->name, &limits, err);
 }
 
 /* The clone is made under the agent's id: that is the id it keeps, and the owner of its user
  * namespace. */
-static pid_t clone_agent(const struct wbox *b, struct agent_boot *boot, int *ret_pidfd)
+static pid_t clone_agent(const struct wbox *b, struct agent_boot *boot, int into_fd, int *ret_pidfd)
 {
   struct clone_args args = {
-      .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
-               CLONE_NEWNET | CLONE_PIDFD,
+      .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_PIDFD, /* the rest: be_blank */
       .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
       .exit_signal = SIGCHLD,
   };
-  boot->into = boot->entry.into_fd >= 0 && (cgroup_info(warden.cg)->caps & CGROUP_CAP_INTO) != 0;
+  boot->into = into_fd >= 0 && (cgroup_info(warden.cg)->caps & CGROUP_CAP_INTO) != 0;
   if (boot->into) {
     args.flags |= CLONE_INTO_CGROUP;
-    args.cgroup = (uint64_t)boot->entry.into_fd;
+    args.cgroup = (uint64_t)into_fd;
   }
   int rc = ids_become(&warden.ids, b->ids.agent);
   if (rc < 0) {
@@ -210,27 +201,63 @@ static struct proto_go go_message(const struct proto_create *req, const struct w
   return go;
 }
 
-/* Maps, mounts, and the word to go. */
-static int dress(const struct proto_create *req, const struct wbox *b, int sync, int box_sock,
-                 struct err *err)
+/* What goes with GO. */
+struct parcel {
+  struct proto_go go;
+  int fds[PROTO_FDS_MAX]; /* owned from `owned` on */
+  size_t n, owned;
+};
+
+static uint8_t add_fd(struct parcel *p, int fd)
 {
-  int rc = ids_map(&warden.ids, &b->ids, b->pid, err);
-  if (rc < 0) return rc;
+  if (fd < 0) return 0;
+  p->fds[p->n++] = fd;
+  return 1;
+}
+
+static void pack_entry(struct parcel *p, const struct cgroup_entry *entry)
+{
+  p->go.has_into = add_fd(p, entry->into_fd);
+  for (int i = 0; i < 4; i++)
+    p->go.tasks_n = (uint8_t)(p->go.tasks_n + add_fd(p, entry->v1_tasks_fd[i]));
+  p->go.has_box = add_fd(p, entry->box_fd);
+  p->go.has_oom = add_fd(p, entry->oom_fd);
+  p->go.ns_per_exec = entry->ns_per_exec;
+}
+
+static int pack_mounts(struct parcel *p, const struct proto_create *req, const struct wbox *b,
+                       struct err *err)
+{
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/ns/user", (int)b->pid);
   cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-  int fds[1 + ROOTFS_MOUNTS_MAX] = {box_sock};
   size_t n = 0;
-  rc = rootfs_make(req, &warden.ids, &b->ids, userns, fds + 1, &n, err);
+  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, err);
+  p->owned = p->n;
+  p->n += n;
+  p->go.mounts_n = (uint8_t)n;
+  return rc;
+}
+
+/* Maps, mounts, and the word to go. */
+static int dress(const struct proto_create *req, const struct wbox *b,
+                 const struct cgroup_entry *entry, int sync, int box_sock, struct err *err)
+{
+  struct parcel p = {.go = go_message(req, b)};
+  int rc = ids_map(&warden.ids, &b->ids, b->pid, err);
   if (rc < 0) return rc;
-  struct proto_go go = go_message(req, b);
-  struct proto_piece piece = {&go, sizeof go};
-  rc = proto_send(sync, &piece, 1, fds, 1 + n);
-  for (size_t i = 1; i <= n; i++) close(fds[i]);
+  add_fd(&p, box_sock);
+  pack_entry(&p, entry);
+  rc = pack_mounts(&p, req, b, err);
+  if (rc < 0) return rc;
+  struct proto_piece piece = {&p.go, sizeof p.go};
+  rc = proto_send(sync, &piece, 1, p.fds, p.n);
+  while (p.n > p.owned) close(p.fds[--p.n]);
   if (rc < 0) return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
   return 0;
 }
 
+/* What can wait until after the clone does: the clone is then making its namespaces. */
 static int make_box(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
 {
   int sync[2];
@@ -238,17 +265,20 @@ static int make_box(const struct proto_create *req, struct wbox *b, int box_sock
     return err_set(err, ERR_CAPACITY, errno, "cannot make a socket pair: %s", strerror(errno));
   cleanup_close int ours = sync[0], theirs = sync[1], pidfd = -1;
   struct agent_boot boot = {.sync_fd = theirs};
-  int rc = make_groups(req, b, &boot.entry, err);
+  struct cgroup_entry entry;
+  /* The agent works on files as root of the box (agent.c), and makes its leaves as that. */
+  int rc = cgroup_box_make(warden.cg, b->name, b->ids.first, b->ids.first, &entry, err);
   if (rc < 0) return rc;
-  b->pid = clone_agent(b, &boot, &pidfd);
-  int e = errno;
-  cgroup_entry_done(&boot.entry);
+  b->pid = clone_agent(b, &boot, entry.into_fd, &pidfd);
   if (b->pid < 0) {
+    rc = no_clone(err, errno);
     b->pid = 0;
     cgroup_box_remove(warden.cg, b->name);
-    return no_clone(err, e);
+  } else {
+    rc = limit_groups(req, b, err);
+    if (rc == 0) rc = dress(req, b, &entry, ours, box_sock, err);
   }
-  rc = dress(req, b, ours, box_sock, err);
+  cgroup_entry_done(&entry);
   if (rc < 0) return rc;
   struct proto_created created = {.type = PROTO_CREATED, .pid = b->pid, .box = b->box};
   tell(&created, sizeof created, pidfd);
