@@ -68,6 +68,7 @@ PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck va
 
 .PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 # One line a step; V=1 shows the commands.
 Q   := $(if $(V),,@)

@@ -34,6 +34,7 @@ struct row {
   void (*run)(struct row *row); /* takes one batch of samples */
   const char *const *argv;      /* what a spawning row starts */
   const char *script, *arg;     /* what a Lua row runs */
+  const char *mode;             /* NULL: worker processes; "--trust": in process */
   int batch;                    /* pieces of work a round */
   int pause_ms;                 /* idle before each piece: what one call sees */
   int parallel; /* pieces in flight at once; the sample is then the mean time per piece */
@@ -160,8 +161,10 @@ static void run_lua(struct row *row)
   snprintf(batch, sizeof batch, "%d", row->batch);
   snprintf(pause, sizeof pause, "%d", row->pause_ms);
   snprintf(parallel, sizeof parallel, "%d", row->parallel ? row->parallel : 1);
-  const char *const argv[] = {regolith, "run", "--timeout", "10m",    script, "--",
-                              batch,    pause, parallel,    row->arg, NULL};
+  const char *const argv[] = {regolith,    "run",    row->mode ? row->mode : "--jobs=200",
+                              "--timeout", "10m",    script,
+                              "--",        batch,    pause,
+                              parallel,    row->arg, NULL};
   char *text = NULL;
   size_t len = 0;
   FILE *out = open_memstream(&text, &len);
@@ -193,6 +196,7 @@ static void run_scripts(struct row *row)
   argv[a++] = regolith;
   argv[a++] = "run";
   argv[a++] = "--quiet";
+  argv[a++] = row->mode ? row->mode : "--jobs=1000";
   for (int i = 0; i < n; i++) argv[a++] = script;
   double begin = now_us();
   if (run_once(argv))
@@ -379,23 +383,42 @@ static struct row memory[] = {{.name = "idle sandbox",
                                .script = "memory.lua",
                                .arg = "task",
                                .batch = 10000}};
-static struct row scripts[] = {
-    {.name = "empty script, 1 of 1", .run = run_scripts, .script = "empty.lua", .parallel = 1},
-    {.name = "empty script, 1 of 1,000",
+#define SCRIPTS(text, file, n)                                                                     \
+  {.name = text ", in process",                                                                    \
+   .run = run_scripts,                                                                             \
+   .script = file,                                                                                 \
+   .mode = "--trust",                                                                              \
+   .parallel = n},                                                                                 \
+  {                                                                                                \
+    .name = text ", workers", .run = run_scripts, .script = file, .parallel = n                    \
+  }
+static struct row scripts[] = {SCRIPTS("empty, 1", "empty.lua", 1),
+                               SCRIPTS("empty, 1,000", "empty.lua", 1000),
+                               SCRIPTS("empty, 10,000", "empty.lua", 10000),
+                               SCRIPTS("sleep, create, exec; 1,000", "sleeper.lua", 1000)};
+static struct row ops[] = {
+    {.name = "in process", .run = run_lua, .script = "op.lua", .mode = "--trust", .batch = 2000},
+    {.name = "worker", .run = run_lua, .script = "op.lua", .batch = 2000}};
+static struct row cores[] = {
+    {.name = "1 script that computes", .run = run_scripts, .script = "burn.lua", .parallel = 1},
+    {.name = "2 scripts, in process",
      .run = run_scripts,
-     .script = "empty.lua",
-     .parallel = 1000},
-    {.name = "sleep, create, exec; 1 of 1,000",
-     .run = run_scripts,
-     .script = "sleeper.lua",
-     .parallel = 1000}};
+     .script = "burn.lua",
+     .mode = "--trust",
+     .parallel = 2},
+    {.name = "2 scripts, workers", .run = run_scripts, .script = "burn.lua", .parallel = 2}};
 static struct row tasks[] = {
     {.name = "10,000 tasks that sleep 100 ms", .run = run_lua, .script = "tasks.lua", .batch = 1}};
 static struct row preempt[] = {
     {.name = "lua5.4, a loop that computes", .run = run_stock_lua, .script = "spin.lua"},
     {.name = "regolith run, the same loop", .run = run_lua, .script = "spin.lua", .batch = 1}};
 static struct row output[] = {
-    {.name = "output to a callback", .run = run_lua, .script = "output.lua", .batch = 256}};
+    {.name = "to a callback, in process",
+     .run = run_lua,
+     .script = "output.lua",
+     .mode = "--trust",
+     .batch = 256},
+    {.name = "to a callback, worker", .run = run_lua, .script = "output.lua", .batch = 256}};
 
 #define GROUP(id, text, unit_, sign_)                                                              \
   {                                                                                                \
@@ -412,7 +435,9 @@ static struct group groups[] = {
     GROUP(churn16, "sandboxes, each with one exec", "us each", 1),
     GROUP(churn64, "sandboxes, each with one exec", "us each", 1),
     GROUP(memory, "memory, kernel's included (fall of MemAvailable)", "KiB each", 1),
-    GROUP(scripts, "scripts run at once in one process", "us each", 1),
+    GROUP(scripts, "scripts run at once, start to end of the program", "us each", 1),
+    GROUP(ops, "one op, there and back", "us", 1),
+    GROUP(cores, "scripts that compute, over the cores", "us each", 1),
     GROUP(tasks, "concurrent tasks, start to end", "ms", 1),
     GROUP(preempt, "what preemption costs a loop that only computes", "ms", 1),
     GROUP(output, "output streamed to on_stdout", "MiB/s", -1)};

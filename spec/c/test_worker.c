@@ -78,20 +78,29 @@ static void a_busy_script_is_cancelled(void)
   bed_check_output(&run, "timeout\n");
 }
 
-/* The pid of the only worker, by its name in /proc. */
+/* Parent and short name of a process, from /proc; false where it is gone. */
+static bool read_stat(pid_t pid, pid_t *ret_parent, char name[32])
+{
+  char path[64], stat[256];
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  FILE *f = fopen(path, "r");
+  bool fine = f && fgets(stat, sizeof stat, f) &&
+              sscanf(stat, "%*d (%31[^)]) %*c %d", name, ret_parent) == 2;
+  if (f) fclose(f);
+  return fine;
+}
+
+/* The pid of the only worker: a child of our nursery, not of some other regolith's. */
 static pid_t find_worker(void)
 {
   DIR *d = opendir("/proc");
-  pid_t found = 0;
+  pid_t found = 0, parent, grandparent;
+  char name[32], of_parent[32];
   for (struct dirent *e; (e = readdir(d));) {
     pid_t pid = (pid_t)atoi(e->d_name);
-    char path[300], comm[32] = "", stat[256] = "";
-    snprintf(path, sizeof path, "/proc/%s/stat", e->d_name);
-    FILE *f = pid > 0 ? fopen(path, "r") : NULL;
-    if (!f) continue;
-    if (fgets(stat, sizeof stat, f)) sscanf(stat, "%*d (%31[^)])", comm);
-    fclose(f);
-    if (strcmp(comm, "regolith-worker") == 0) found = pid;
+    if (pid <= 0 || !read_stat(pid, &parent, name) || strcmp(name, "regolith-worker") != 0)
+      continue;
+    if (read_stat(parent, &grandparent, of_parent) && grandparent == getpid()) found = pid;
   }
   closedir(d);
   return found;
