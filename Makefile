@@ -50,6 +50,7 @@ PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest
                   image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
+comma          := ,
 part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))
 part_libs       = $(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null)
 
@@ -89,7 +90,7 @@ $(BUILD)/libregolith.a: $(LIB_OBJ) $(BUILD)/gen/embedded.o
 $(BUILD)/parts/%.so: $$(call part_obj,$$*) $(BUILD)/libregolith.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--exclude-libs,ALL -Wl,-z,defs -o $@ $(call part_obj,$*) $(BUILD)/libregolith.a \
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--exclude-libs,ALL $(if $(SANITIZE),,-Wl$(comma)-z$(comma)defs) -o $@ $(call part_obj,$*) $(BUILD)/libregolith.a \
 	  $(call part_libs,$*) $(LDLIBS)
 
 $(BUILD)/%.o: %.c
