@@ -175,6 +175,13 @@ fuzz: deps deps-test $(FUZZERS)
 	@for f in $(FUZZERS); do echo "$$f"; mkdir -p $$f.corpus; \
 	  $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ $$f.corpus || exit 1; done
 
+FUZZ_IMAGE_SRC := $(wildcard src/base/*.c src/image/*.c src/net/*.c) src/core/loop.c src/core/part.c src/core/work.c
+build/fuzz/fuzz_image_%: spec/fuzz/fuzz_image_%.c $(FUZZ_IMAGE_SRC)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -o $@ $< $(FUZZ_IMAGE_SRC) $(call part_libs,image) -luv -lcjson -lm
+
 build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)

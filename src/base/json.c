@@ -146,7 +146,10 @@ static int convert_container(struct val *ret, const cJSON *j, int depth, struct 
   for (const cJSON *c = j->child; c; c = c->next) {
     struct val v = {0};
     int rc = convert(&v, c, depth + 1, err);
-    if (rc < 0) return rc;
+    if (rc < 0) {
+      val_free(&v); /* it may hold what came before the fault */
+      return rc;
+    }
     if (is_map)
       val_add(ret, c->string, v);
     else
