@@ -13,7 +13,32 @@ local function sh(command)
   return r.stdout
 end
 
--- A user and a copy of the binary that it can reach.
+local FAN = [[
+local sandbox, task = require "sandbox", require "task"
+local out = task.map({ 1, 2, 3, 4, 5, 6 }, { limit = 3 }, function(i)
+  local sb <close> = sandbox.create { env = { I = tostring(i) } }
+  sb:exec "echo $I >/tmp/f"
+  local a = task.spawn(function() return sb:exec "cat /tmp/f" end)
+  local b = task.spawn(function() return sb:exec({ "sleep", "9" }, { timeout = 0.2 }) end)
+  return a:wait().stdout:match "%d" .. b:wait().reason
+end)
+print(table.concat(out, " "))
+]]
+
+local BUSY = [[
+local sandbox, task = require "sandbox", require "task"
+for i = 1, 3 do
+  task.spawn(function()
+    while true do
+      local sb <close> = sandbox.create {}
+      sb:exec "setsid sleep 84 & echo started"
+      sb:exec({ "sleep", "85" }, { timeout = 0.02 })
+    end
+  end)
+end
+]]
+
+-- A user with a copy of the binary and of the scripts.
 local function make_user(name, subids)
   local user = { name = name, home = files.dir "home" }
   sh(("useradd -r -M -d '%s' -s /bin/sh %s"):format(user.home, name))
@@ -28,6 +53,9 @@ local function make_user(name, subids)
   sh(("cp '%s' '%s'"):format(proc.regolith, user.bin))
   sh(("for f in '%s'/*.so; do [ ! -e $f ] || cp $f '%s'; done"):format(proc.build, user.home))
   sh(("chown -R %s '%s'"):format(name, user.home))
+  files.write(user.home .. "/fan.lua", FAN)
+  files.write(user.home .. "/busy.lua", BUSY)
+  files.write(user.home .. "/secret", "secret")
   user.env = { HOME = user.home, PATH = os.getenv "PATH", USER = name, TMPDIR = os.getenv "TMPDIR",
     LC_ALL = "C.UTF-8" }
   return user
@@ -82,53 +110,29 @@ for _, subids in ipairs { true, false } do
 
     test("ends all that a command started at its time-out", function()
       local r = run(user, { "exec", "--timeout", "500ms", "--", "sh", "-c",
-        "trap '' TERM; setsid sleep 81 & (setsid setsid sleep 82 &) echo up; sleep 83" })
+        "trap '' TERM; setsid sleep 81 & (setsid setsid sleep 82 &); echo up; sleep 83" })
       assert.equal(124, r.status)
       assert.equal("up\n", r.stdout)
       expect.between(450, 3500, r.duration_ms, "ms")
     end)
 
     test("runs scripts with several sandboxes, files and execs at once", function()
-      local path = files.write(user.home .. "/fan.lua", [[
-        local sandbox, task = require "sandbox", require "task"
-        local out = task.map({ 1, 2, 3, 4, 5, 6 }, { limit = 3 }, function(i)
-          local sb <close> = sandbox.create { env = { I = tostring(i) } }
-          sb:exec "echo $I >/tmp/f"
-          local a = task.spawn(function() return sb:exec "cat /tmp/f" end)
-          local b = task.spawn(function() return sb:exec({ "sleep", "9" }, { timeout = 0.2 }) end)
-          return a:wait().stdout:match "%d" .. b:wait().reason
-        end)
-        print(table.concat(out, " "))
-      ]])
-      local r = run(user, { "run", path })
+      local r = run(user, { "run", user.home .. "/fan.lua" })
       assert.equal("", r.stderr)
       assert.equal("1timeout 2timeout 3timeout 4timeout 5timeout 6timeout\n", r.stdout)
     end)
 
     test("cannot reach its own files, nor root's, from inside", function()
-      files.write(user.home .. "/secret", "s")
       local r = run(user, { "exec", "--", "sh", "-c", ([[
-        cat '%s/secret'; ls /root /home; cat /etc/shadow; touch /usr/x; echo done
+        cat '%s/secret'; ls -A /root; ls -A /home; cat /etc/shadow; touch /usr/x; echo done
       ]]):format(user.home) })
       assert.equal("done\n", r.stdout)
       assert.is_false(files.exists "/usr/x")
     end)
 
     test("leaves nothing after kill -9 at random moments", function()
-      local path = files.write(user.home .. "/busy.lua", [[
-        local sandbox, task = require "sandbox", require "task"
-        for i = 1, 3 do
-          task.spawn(function()
-            while true do
-              local sb <close> = sandbox.create {}
-              sb:exec "setsid sleep 84 & echo started"
-              sb:exec({ "sleep", "85" }, { timeout = 0.02 })
-            end
-          end)
-        end
-      ]])
       for round = 1, 10 do
-        local p = as(user, { "run", path })
+        local p = as(user, { "run", user.home .. "/busy.lua" })
         task.sleep(math.random() * 0.2)
         p:kill "KILL"
         p:wait(10)
