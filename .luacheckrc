@@ -17,5 +17,4 @@ files["spec"] = {
 }
 files["spec/bench"] = { read_globals = script_globals }
 -- Scripts that are bad on purpose.
-files["spec/**/bad_*.lua"] = { only = {} }
 files["spec/traps"] = { only = { "0" } }

@@ -152,7 +152,8 @@ test: deps deps-test
 	sh tools/test.sh $(BUILD)
 
 .PHONY: spec-programs
-spec-programs: $(C_SPECS) $(BUILD)/regolith-guard $(BUILD)/regolith-spec
+# (The objects are named so that the rule for the tests of parts is seen to apply.)
+spec-programs: $(foreach p,$(PARTS),$(call part_obj,$(p))) $(C_SPECS) $(BUILD)/regolith-guard $(BUILD)/regolith-spec
 
 PACKAGES_VM := qemu-system-x86 busybox-static cpio dpkg util-linux
 test-vm: deps

@@ -26,7 +26,12 @@ list() {
   for d in /run/regolith /var/lib/regolith /dev/shm ${REGOLITH_SCRATCH:-}; do
     case $d in
       /dev/shm) find "$d" -maxdepth 1 -name 'regolith*' 2>/dev/null | sed 's/^/file /' ;;
-      *) [ -d "$d" ] && find "$d" -mindepth 1 ! -type d 2>/dev/null | sed 's/^/file /' ;;
+      /run/regolith)
+        # The file in which user ids are locked is there while any warden is.
+        grep -qs '^regolith: warde' /proc/[0-9]*/comm || find "$d" ! -type d 2>/dev/null | sed 's/^/file /'
+        ;;
+      # The store of images is kept on purpose.
+      *) find "$d" -mindepth 1 ! -type d ! -path '*/regolith/images/*' 2>/dev/null | sed 's/^/file /' ;;
     esac
   done
   IFS=$old_ifs

@@ -9,6 +9,10 @@
 # directories are private to the run. Output of a file is shown when it fails; all of it is in BUILD_DIR/test-logs.
 # The last line is "N passed, N failed", with ", N skipped" where something could not run here.
 set -u
+# As root in a mount namespace of its own: what others mount meanwhile is not ours.
+if [ "$(id -u)" -eq 0 ] && [ -z "${REGOLITH_TEST_NS:-}" ] && unshare --mount true 2>/dev/null; then
+  REGOLITH_TEST_NS=1 exec unshare --mount --propagation private sh "$0" "$@"
+fi
 build=${1:?usage: tools/test.sh BUILD_DIR [PATTERN]}
 pattern=${2:-}
 cd "$(dirname "$0")/.." || exit 2

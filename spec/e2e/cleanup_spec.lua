@@ -37,6 +37,9 @@ end)
 print "busy"
 ]]
 
+-- Where no janitor was left the kernel ends the processes; groups go with the next start.
+local function sweep() assert.equal(0, proc.cli({ "exec", "--", "true" }).status) end
+
 -- The process of ours below `pid` that calls itself `title`.
 local function find(pid, title)
   for _, p in ipairs(sys.below(pid)) do
@@ -193,6 +196,7 @@ describe("nothing is left after", function()
       p:kill(math.random() < 0.5 and "KILL" or "TERM")
       p:wait(12)
     end
+    sweep()
   end)
 
   it("kill -9 of runner and warden at once", function()
@@ -203,8 +207,7 @@ describe("nothing is left after", function()
       if warden then proc.kill(warden, "KILL") end
       p:wait(5)
     end
-    -- What no janitor was left to remove goes when the next one starts.
-    assert.equal(0, proc.cli({ "exec", "--", "true" }).status)
+    sweep()
   end)
 
   it("kill -9 of an agent: its sandbox ends, the others do not", function()
@@ -231,19 +234,26 @@ describe("nothing is left after", function()
     function()
     math.randomseed(seed)
     local path = files.script("busy.lua", BUSY)
-    local rounds = math.ceil(KILLS / 4)
+    local rounds, alive = math.ceil(KILLS / 4), 0
     for round = 1, rounds do
       -- Four at a time: what one leaves must not be what another one removes.
       task.map({ 1, 2, 3, 4 }, {}, function()
         local p = proc.cli_start { "run", path }
         -- From before the first create to the middle of everything.
-        task.sleep(math.random() ^ 2 * 0.12)
+        task.sleep(math.random() ^ 2 * 0.15)
+        for _, b in ipairs(sys.below(p.pid)) do
+          if sys.title(b.pid):find("regolith: agent", 1, true) then
+            alive = alive + 1
+            break
+          end
+        end
         p:kill "KILL"
         local r = p:wait(10)
         assert.equal("SIGKILL", r.signal)
       end)
       leftovers.none_since(before, 5, ("round %d of %d, seed %d"):format(round, rounds, seed))
     end
+    expect.between(KILLS / 3, KILLS, alive, "kills that met living sandboxes")
   end)
 
   it("a reader of its output that goes away", function()

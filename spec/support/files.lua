@@ -37,6 +37,14 @@ function M.read(path)
   return text
 end
 
+--- Is it below a directory that was made here?
+function M.is_ours(path)
+  for _, dir in ipairs(made) do
+    if path:sub(1, #dir + 1) == dir .. "/" then return true end
+  end
+  return false
+end
+
 function M.exists(path) return lfs.symlinkattributes(path) ~= nil end
 
 local function remove(path)

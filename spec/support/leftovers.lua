@@ -1,6 +1,7 @@
 -- What runs of the binary left behind. Processes are known by descent (see sys.lua), cgroups by the
 -- warden's pid in their names, files by the scratch directories that are private to a test run.
 local lfs = require "lfs"
+local files = require "spec.support.files"
 local host = require "spec.support.host"
 local sys = require "spec.support.sys"
 
@@ -56,7 +57,7 @@ local function files_below(path, out)
   return out
 end
 
-local function files()
+local function scratch_files()
   local found = {}
   for dir in (os.getenv "REGOLITH_SCRATCH" or os.getenv "TMPDIR" or ""):gmatch "[^:]+" do files_below(dir, found) end
   for _, dir in ipairs { "/run/regolith", "/var/lib/regolith" } do files_below(dir, found) end
@@ -75,7 +76,7 @@ end
 function M.before()
   local except = {}
   for _, p in ipairs(sys.below()) do except[p.pid] = true end
-  return { processes = except, cgroups = cgroups(), files = files(), mounts = mounts() }
+  return { processes = except, cgroups = cgroups(), files = scratch_files(), mounts = mounts() }
 end
 
 local function new(list, kind, now, before)
@@ -84,11 +85,23 @@ local function new(list, kind, now, before)
   end
 end
 
--- A warden that lives and is not below us is somebody else's, as are its directories.
+-- A warden that lives and is not below us is somebody else's, as are its directories and, while there
+-- is one, the file in which user ids are locked.
 local function foreign(path)
+  if path == "/run/regolith/ids" then
+    for _, p in pairs(sys.processes()) do
+      if p.name:find "^regolith: warde" then return true end
+    end
+    return false
+  end
   local pid = path:match "/w%-%d+%-(%d+)%-"
   local comm = pid and sys.read(("/proc/%s/comm"):format(pid))
   return comm ~= nil and comm:find "^regolith" ~= nil
+end
+
+-- The store of images is kept on purpose, and scripts that a spec wrote go with files.clean.
+local function kept(path)
+  return path:find("/regolith/images/", 1, true) ~= nil or files.is_ours(path)
 end
 
 local function left(before)
@@ -102,7 +115,11 @@ local function left(before)
     if not busy and foreign(path) then groups[path] = nil end
   end
   new(list, "cgroup", groups, before.cgroups)
-  new(list, "file", files(), before.files)
+  local found = scratch_files()
+  for path in pairs(found) do
+    if kept(path) or not busy and foreign(path) then found[path] = nil end
+  end
+  new(list, "file", found, before.files)
   new(list, "mount", mounts(), before.mounts)
   table.sort(list)
   return list

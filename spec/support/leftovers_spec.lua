@@ -26,7 +26,7 @@ describe("the check for leftovers finds", function()
 
   it("a file in the scratch directories", function()
     local path = (os.getenv "TMPDIR" or "/tmp") .. "/planted"
-    files.write(path, "x")
+    files.write(path, "x") -- not made by files.dir, so not ours
     finds(path)
     os.remove(path)
   end)
