@@ -10,7 +10,9 @@ local script_globals = {
   "task", "retry", "on_exit", "budget", "progress", "log", "json", "http", "args", "env",
 }
 files["examples"] = { read_globals = script_globals }
-files["lua/regolith"] = { read_globals = script_globals }
+files["lua/regolith"] = {
+  ignore = { "211/guard" }, -- closed at the end of its block
+  read_globals = script_globals }
 files["spec"] = {
   std = "+busted",
   read_globals = script_globals,

@@ -59,7 +59,8 @@ end
 
 local function scratch_files()
   local found = {}
-  for dir in (os.getenv "REGOLITH_SCRATCH" or os.getenv "TMPDIR" or ""):gmatch "[^:]+" do files_below(dir, found) end
+  local dirs = os.getenv "REGOLITH_SCRATCH" or os.getenv "TMPDIR" or ""
+  for dir in dirs:gmatch "[^:]+" do files_below(dir, found) end
   for _, dir in ipairs { "/run/regolith", "/var/lib/regolith" } do files_below(dir, found) end
   return dirs_named("/dev/shm", "^regolith", found)
 end
@@ -85,8 +86,8 @@ local function new(list, kind, now, before)
   end
 end
 
--- A warden that lives and is not below us is somebody else's, as are its directories and, while there
--- is one, the file in which user ids are locked.
+-- A warden that lives and is not below us is somebody else's, as are its directories and, while
+-- there is one, the file in which user ids are locked.
 local function foreign(path)
   if path == "/run/regolith/ids" then
     for _, p in pairs(sys.processes()) do

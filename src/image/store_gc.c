@@ -303,7 +303,7 @@ static int collect(struct image_store *s, struct image_gc_result *result,
                    int (*decide)(struct collection *c, const void *how, struct err *err),
                    const void *how, struct err *err)
 {
-  struct image_gc_result unused;
+  struct image_gc_result unused = {0};
   struct collection c = {.store = s, .result = result ? result : &unused};
   *c.result = (struct image_gc_result){0};
   int rc = image_stage_new(s, &c.stage, err);

@@ -61,8 +61,8 @@ struct frame {
   struct val whole; /* private: what decode keeps alive */
 };
 
-/* Appends the frame's bytes; refuses a body that the other side would refuse (see codec_encode), and
- * leaves out as it was then. */
+/* Appends the frame's bytes; refuses a body that the other side would refuse (see codec_encode),
+ * and leaves out as it was then. */
 int frame_encode(struct buf *out, const struct frame *frame, struct err *err);
 
 /* A frame whose body is a byte string, without copying it into a val first. */

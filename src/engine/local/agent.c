@@ -316,7 +316,7 @@ static void on_exec(const struct proto_exec *x, const char *inline_text, size_t 
   cleanup_free char **argv = calloc(x->argc + 1, sizeof *argv);
   cleanup_free char **envp = calloc(x->envc + 3, sizeof *envp);
   char *p = text, *head[3];
-  const char *end = text + x->len;
+  const char *end = text ? text + x->len : NULL;
   if (!text || !argv || !envp || !take_strings(head, 2, &p, end) ||
       !take_strings(argv, x->argc, &p, end) || !take_strings(envp, x->envc, &p, end)) {
     refuse(x->exec, REFUSED_OTHER, EPROTO);
@@ -541,7 +541,7 @@ void agent_main(const struct agent_boot *boot)
   char title[96];
   snprintf(title, sizeof title, "regolith: agent %.63s", go.sandbox_id);
   helper_set_title(title, "regolith-agent");
-  if (rc == 0) rc = move_in(&go, &arrival, boot->into, &err);
+  if (rc == 0) move_in(&go, &arrival, boot->into, &err);
   announce(&err);
   serve();
 }

@@ -48,6 +48,7 @@ static size_t split(char *line, char *fields[8])
   size_t n = 0;
   for (char *p = line; p && n < 8; n++) {
     fields[n] = p;
+    // cppcheck-suppress nullPointer  ; the loop's condition
     p = strchr(p, ':');
     if (p) *p++ = '\0';
   }

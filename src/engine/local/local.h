@@ -1,8 +1,7 @@
 #ifndef REGOLITH_ENGINE_LOCAL_LOCAL_H
 #define REGOLITH_ENGINE_LOCAL_LOCAL_H
 
-#include "engine/engine.h"
-
+struct engine_ops;
 struct err;
 
 /* The engine "local": sandboxes made of this machine's own kernel features.

@@ -33,6 +33,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "engine/local/ids.h"
+#include "engine/local/proto.h"
 
 #define STAGE       "/dev/shm"
 #define STAGE_LAYER "/dev/pts"

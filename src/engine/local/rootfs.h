@@ -5,8 +5,11 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "engine/local/ids.h"
-#include "engine/local/proto.h"
+
+struct ids;
+struct ids_block;
+struct proto_create;
+struct proto_go;
 
 /* The file system of a box. */
 
