@@ -80,7 +80,7 @@ check_cppcheck() {
 
 # Few checks, each of which finds real faults and none of which argues about taste.
 # (Not the path-sensitive analyzer: it cannot follow intrusive lists and negative errnos. ASan and valgrind do that.)
-tidy='-*,clang-analyzer-deadcode*,bugprone-infinite-loop,bugprone-misplaced-*'
+tidy='-*,bugprone-infinite-loop,bugprone-misplaced-*'
 tidy="$tidy,bugprone-macro-repeated-side-effects,bugprone-posix-return,bugprone-suspicious-*,bugprone-too-small-loop-variable"
 tidy="$tidy,bugprone-unused-return-value,misc-redundant-expression"
 tidy="$tidy,-bugprone-suspicious-include,-bugprone-suspicious-memory-comparison"

@@ -219,8 +219,8 @@ static void send_done(struct worker *w, uint64_t id, const struct err *err,
                       const struct val *result)
 {
   struct val failure = frame_err_val(err);
-  // cppcheck-suppress nullPointer  ; there is an error or a result
   const struct val *body = err ? &failure : result;
+  // cppcheck-suppress nullPointer  ; there is an error or a result
   struct frame f = {.kind = FRAME_DONE, .id = id, .num = err != NULL, .body = *body};
   struct err unsendable = {0};
   if (send_frame(w, &f, &unsendable) < 0) send_done(w, id, &unsendable, NULL);

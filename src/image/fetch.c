@@ -465,8 +465,8 @@ static void server_says(const struct fetch_run *run, struct buf *out)
     const struct val *first =
         errors && errors->type == VAL_LIST && errors->list.n > 0 ? &errors->list.v[0] : NULL;
     const char *message = first ? val_get_str(first, "message", "") : "";
-    for (size_t i = 0; i < 200 && message[i]; i++)
-      buf_putc(out, (unsigned char)message[i] < ' ' ? ' ' : message[i]);
+    for (const char *c = message; *c && c < message + 200; c++)
+      buf_putc(out, (unsigned char)*c < ' ' ? ' ' : *c);
   }
   val_free(&v);
 }
