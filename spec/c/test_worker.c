@@ -147,9 +147,10 @@ static void memory_is_bounded(void)
 static void processor_time_is_bounded(void)
 {
   struct runner_limits limits = {.cpu_s = 1};
-  bed_start(&run, "spinner", "while true do end", &limits);
+  bed_start(&run, "spinner", "local n = 0\nwhile true do\nn = n + 1 end", &limits);
   bed_finish(&run);
   CHECK_INT(run.end, SCRIPT_LIMIT);
+  CHECK(strstr(run.message, "last seen at") != NULL); /* … where in the script */
   CHECK(strstr(run.message, "processor time") != NULL);
   buf_free(&run.output);
 }

@@ -111,6 +111,11 @@ static void on_log(void *data, enum log_level level, const char *text, size_t le
   send_bytes(data, FRAME_LOG, 0, (int64_t)level, text, len);
 }
 
+static void on_where(void *data, const char *where)
+{
+  send_bytes(data, FRAME_WHERE, 0, 0, where, strlen(where));
+}
+
 static void on_progress(void *data, double done, double total, const char *text)
 {
   struct val body = val_map();
@@ -169,6 +174,7 @@ static void on_done(void *data, const struct script_result *result)
 
 static const struct script_hooks hooks = {.on_output = on_output,
                                           .on_log = on_log,
+                                          .on_where = on_where,
                                           .on_progress = on_progress,
                                           .on_task = on_task,
                                           .on_done = on_done};

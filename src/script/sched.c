@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -75,6 +76,11 @@ static int raise_stretch(lua_State *L, struct script *s)
   return task_raise_cancel(L);
 }
 
+enum {
+  WHERE_MS = 100,
+  WHERE_LEVELS = 20
+}; /* how often a place is told, how deep it is looked for */
+
 static void on_hook(lua_State *L, lua_Debug *ar);
 
 /* Lua marks each frame of the coroutine, which takes milliseconds for very deep ones: the handler
@@ -121,12 +127,30 @@ static void leave(struct script *s)
   s->host_yield = true;
 }
 
+/* So that whoever has to end a script that computes can say where that was. */
+static void tell_where(lua_State *L, struct script *s)
+{
+  uint64_t now = clock_mono_ms();
+  if (!s->hooks.on_where || now - s->told_where_ms < WHERE_MS) return;
+  s->told_where_ms = now;
+  lua_Debug at;
+  for (int level = 0; level < WHERE_LEVELS && lua_getstack(L, level, &at); level++) {
+    lua_getinfo(L, "Sl", &at);
+    if (at.currentline <= 0 || strncmp(at.source, "=[regolith", 10) == 0) continue;
+    char where[LUA_IDSIZE + 16];
+    snprintf(where, sizeof where, "%s:%d", at.short_src, at.currentline);
+    s->hooks.on_where(s->hooks_data, where);
+    return;
+  }
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
   (void)ar;
   struct script *s = script_of(L);
   lua_sethook(L, NULL, 0, 0);
   s->armed = NULL;
+  if (attention_of(s) & ATTENTION_SLICE) tell_where(L, s);
   if (!attention_of(s) || !s->current || !must_leave(L, s)) return;
   leave(s);
   lua_yield(L, 0);

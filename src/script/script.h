@@ -29,6 +29,8 @@ struct script_result {
 struct script_hooks {
   void (*on_output)(void *data, const char *text, size_t len); /* print and io.write, raw bytes */
   void (*on_log)(void *data, enum log_level level, const char *text, size_t len);
+  /* Now and then while it computes: "file:line" of the script. May be NULL. */
+  void (*on_where)(void *data, const char *where);
   void (*on_progress)(void *data, double done, double total,
                       const char *text); /* total < 0: unknown */
   /* A task began (outcome NULL) or ended ("ok", "error", "cancelled"). parent 0: the main task. */

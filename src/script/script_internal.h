@@ -126,6 +126,7 @@ struct script {
   uint64_t next_task;
   uint64_t slice_start_ns; /* CPU of the thread */
   uint64_t cpu_ns, preempts;
+  uint64_t told_where_ms; /* monotonic; of the last on_where */
   unsigned jitter; /* random enough */
 
   /* the end */
