@@ -32,6 +32,8 @@ enum cli_type {
   CLI_SIZE,     /* uint64_t bytes: "512MiB" "2GiB" "64KiB", bare integers are MiB */
   CLI_UINT,     /* uint32_t */
   CLI_MILLI,    /* uint32_t thousandths: "0.5" is 500 */
+  CLI_CHOICE,   /* struct cli_list: the option's name, then its value, for whoever reads them */
+  CLI_HEADING,  /* no option: a line of the help text, in name */
 };
 
 struct cli_list {

@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "cli/cli.h"
 #include "cli/session.h"
+#include "host/grants.h"
 #include "host/host.h"
 #include "host/events.h"
 #include "host/record.h"
@@ -26,49 +26,34 @@
 enum { DEFAULT_JOBS = 200 }; /* worker processes at once */
 
 struct run_options {
-  uint64_t timeout_ms, grace_ms;
-  uint64_t mem_bytes;
-  uint32_t max_sandboxes, jobs, ops_per_s;
-  uint64_t cpu_time_ms;
+  uint32_t jobs;
   bool trust, json, quiet, verbose;
-  const char *engine, *image, *report;
-  struct cli_list env, allow_read, allow_write;
+  const char *profile, *config, *report;
+  struct cli_list grants; /* as grants.def has them: name, value, name, … */
 };
 
 #define AT(member) offsetof(struct run_options, member)
 static const struct cli_option options[] = {
-    {"timeout", 't', CLI_DURATION, AT(timeout_ms), "DURATION",
-     "End each script after this time, e.g. 30s (default: none)"},
-    {"memory", 'm', CLI_SIZE, AT(mem_bytes), "SIZE",
-     "Memory each script itself may use (default: 64MiB)"},
-    {"grace", 0, CLI_DURATION, AT(grace_ms), "DURATION",
-     "Time for a script's own cleanup when it is ended (default: 10s)"},
-    {"image", 'i', CLI_STR, AT(image), "IMAGE",
-     "Image of sandboxes that name none: python:3.11, host or dir:PATH (default: host)"},
-    {"engine", 0, CLI_STR, AT(engine), "NAME",
-     "Engine of sandboxes that name none (default: local)"},
-    {"max-sandboxes", 0, CLI_UINT, AT(max_sandboxes), "N",
-     "Sandboxes alive at once, all scripts together (default: no limit)"},
+    {"profile", 0, CLI_STR, AT(profile), "NAME",
+     "agent: local sandboxes and nothing of the host (the default); trusted: all that you may do"},
+    {"config", 0, CLI_STR, AT(config), "FILE",
+     "Settings as Lua, in place of ~/.config/regolith/config.lua"},
     {"trust", 0, CLI_FLAG, AT(trust), NULL,
      "Run the scripts in this process, not in workers: for scripts of your own"},
-    {"cpu-time", 0, CLI_DURATION, AT(cpu_time_ms), "DURATION",
-     "Processor time a script itself may use, in whole seconds (default: no limit)"},
-    {"max-ops", 0, CLI_UINT, AT(ops_per_s), "N",
-     "Operations a script may ask for per second; beyond it waits (default: no limit)"},
     {"jobs", 0, CLI_UINT, AT(jobs), "N",
      "Scripts that run at once; the others wait their turn (default: 200, with --trust all)"},
-    {"env", 'e', CLI_LIST, AT(env), "NAME[=VALUE]",
-     "Let scripts read this environment variable; may be repeated"},
-    {"allow-read", 0, CLI_LIST, AT(allow_read), "DIR",
-     "Let scripts read files below DIR; may be repeated"},
-    {"allow-write", 0, CLI_LIST, AT(allow_write), "DIR",
-     "Let scripts read and write files below DIR; may be repeated"},
     {"json", 'j', CLI_FLAG, AT(json), NULL, "Print one JSON event per line on stdout"},
     {"report", 0, CLI_STR, AT(report), "FILE",
      "Write what happened to FILE at the end: a page to look at (.html), or JSON"},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "Only errors on stderr"},
     {"verbose", 'v', CLI_FLAG, AT(verbose), NULL,
      "Tell on stderr what happens to tasks and sandboxes"},
+#define G(title) {title, 0, CLI_HEADING, 0, NULL, NULL},
+#define X(member, kind, option, letter, value, min, max, help)                                     \
+  {option, letter, CLI_CHOICE, AT(grants), value, help},
+#include "host/grants.def"
+#undef X
+#undef G
     {0},
 };
 #undef AT
@@ -84,7 +69,8 @@ struct run {
   struct run_options opt;
   struct source *sources; /* owned */
   size_t sources_n;
-  struct strv args, env, read_dirs, write_dirs;
+  struct strv args;
+  struct grants *grants; /* owned */
   struct host *host;
   struct report *report;
   struct record *record; /* with --report */
@@ -163,28 +149,15 @@ static int read_sources(struct run *r, char **paths, size_t n)
   return failed ? CLI_EXIT_USAGE : CLI_GO_ON;
 }
 
-static int grant_dirs(const struct cli_list *list, struct strv *ret, const char *option,
-                      struct err *err)
-{
-  for (size_t i = 0; i < list->n; i++) {
-    struct stat st;
-    cleanup_free char *real = realpath(list->v[i], NULL);
-    if (!real || stat(real, &st) < 0)
-      return err_arg(err, option, "%s: %s: %s", option, list->v[i], strerror(errno));
-    if (!S_ISDIR(st.st_mode))
-      return err_arg(err, option, "%s: %s is not a directory", option, list->v[i]);
-    strv_add(ret, real);
-  }
-  return 0;
-}
-
-/* Directories that may be written may be read. */
 static int read_grants(struct run *r, struct err *err)
 {
-  int rc = session_read_env(&r->opt.env, &r->env, err);
-  if (rc == 0) rc = grant_dirs(&r->opt.allow_read, &r->read_dirs, "--allow-read", err);
-  if (rc == 0) rc = grant_dirs(&r->opt.allow_write, &r->read_dirs, "--allow-write", err);
-  if (rc == 0) rc = grant_dirs(&r->opt.allow_write, &r->write_dirs, "--allow-write", err);
+  const struct cli_list *list = &r->opt.grants;
+  size_t n = list->n / 2;
+  struct grant_choice *choices = xcalloc(n + 1, sizeof *choices);
+  for (size_t i = 0; i < n; i++)
+    choices[i] = (struct grant_choice){list->v[2 * i], list->v[2 * i + 1]};
+  int rc = grants_new(&r->grants, r->opt.profile, r->opt.config, choices, n, err);
+  free(choices);
   return rc;
 }
 
@@ -335,6 +308,8 @@ static void open_report(struct run *r)
 /* Reports every script that does not load, not only the first. */
 static bool add_scripts(struct run *r)
 {
+  struct grant_bounds b;
+  grants_bounds(r->grants, &b);
   for (size_t i = 0; i < r->sources_n; i++) {
     const struct source *s = &r->sources[i];
     struct err err = {0};
@@ -345,14 +320,11 @@ static bool add_scripts(struct run *r)
                                  .source = s->text,
                                  .source_len = s->len,
                                  .args = &r->args,
-                                 .env = &r->env,
-                                 .read_dirs = &r->read_dirs,
-                                 .write_dirs = &r->write_dirs,
-                                 .mem_bytes = r->opt.mem_bytes,
-                                 .timeout_ms = r->opt.timeout_ms,
-                                 .grace_ms = r->opt.grace_ms,
-                                 .cpu_s = (uint32_t)((r->opt.cpu_time_ms + 999) / 1000),
-                                 .ops_per_s = r->opt.ops_per_s,
+                                 .grants = r->grants,
+                                 .mem_bytes = b.mem_bytes,
+                                 .timeout_ms = b.timeout_ms,
+                                 .grace_ms = b.grace_ms,
+                                 .cpu_s = (uint32_t)((b.cpu_ms + 999) / 1000),
                              },
                              &err);
     if (rc == 0) continue;
@@ -370,12 +342,8 @@ static void run_free(struct run *r)
   }
   free(r->sources);
   strv_free(&r->args);
-  strv_free(&r->env);
-  strv_free(&r->read_dirs);
-  strv_free(&r->write_dirs);
-  cli_list_free(&r->opt.env);
-  cli_list_free(&r->opt.allow_read);
-  cli_list_free(&r->opt.allow_write);
+  grants_free(r->grants);
+  cli_list_free(&r->opt.grants);
 }
 
 static struct val snapshot(void *data)
@@ -387,8 +355,7 @@ static int run_scripts(struct run *r)
 {
   struct err err = {0};
   struct host_conf conf = {
-      .default_image = r->opt.image,
-      .max_sandboxes = r->opt.max_sandboxes,
+      .default_image = grants_image(r->grants),
       .trust = r->opt.trust,
       .jobs = r->opt.jobs    ? r->opt.jobs
               : r->opt.trust ? 0
@@ -397,7 +364,7 @@ static int run_scripts(struct run *r)
       .on_idle = on_idle,
       .data = r,
   };
-  if (session_open(&r->host, r->opt.engine, &conf, &err) < 0) {
+  if (session_open(&r->host, grants_engine(r->grants), &conf, &err) < 0) {
     cli_print_err(&err);
     return session_exit_status(&err);
   }

@@ -46,7 +46,11 @@ void cli_print_help(const struct cli_command *cmd)
   printf("usage: regolith %s%s%s%s\n\n%s.\n", cmd->name, cmd->options ? " [OPTION]..." : "",
          cmd->usage[0] ? " " : "", cmd->usage, cmd->summary);
   printf("\noptions:\n");
-  for (const struct cli_option *o = cmd->options; o && o->name; o++) print_option(o);
+  for (const struct cli_option *o = cmd->options; o && o->name; o++)
+    if (o->type == CLI_HEADING)
+      printf("\n%s:\n", o->name);
+    else
+      print_option(o);
   static const struct cli_option help = {
       .name = "help", .letter = 'h', .type = CLI_FLAG, .help = "Show this text"};
   print_option(&help);

@@ -87,6 +87,12 @@ static int read_milli(uint32_t *ret, const char *text, const char *field, struct
   return 0;
 }
 
+static void add_to_list(struct cli_list *list, const char *text)
+{
+  list->v = xrealloc(list->v, (list->n + 1) * sizeof *list->v);
+  list->v[list->n++] = text;
+}
+
 static int read_value(const struct cli_option *o, void *out, const char *text, struct err *err)
 {
   char field[64];
@@ -95,12 +101,12 @@ static int read_value(const struct cli_option *o, void *out, const char *text, s
   switch (o->type) {
   case CLI_FLAG: *(bool *)to = true; return 0;
   case CLI_STR: *(const char **)to = text; return 0;
-  case CLI_LIST: {
-    struct cli_list *list = to;
-    list->v = xrealloc(list->v, (list->n + 1) * sizeof *list->v);
-    list->v[list->n++] = text;
+  case CLI_LIST: add_to_list(to, text); return 0;
+  case CLI_CHOICE:
+    add_to_list(to, o->name);
+    add_to_list(to, text);
     return 0;
-  }
+  case CLI_HEADING: break;
   case CLI_DURATION: return cli_read_duration(to, text, field, err);
   case CLI_SIZE: return cli_read_size(to, text, field, err);
   case CLI_UINT: return read_uint(to, text, field, err);
@@ -127,7 +133,8 @@ static const struct cli_option *find_long(const struct cli_command *cmd, const c
                                           size_t len)
 {
   for (const struct cli_option *o = cmd->options; o && o->name; o++)
-    if (strlen(o->name) == len && strncmp(o->name, name, len) == 0) return o;
+    if (o->type != CLI_HEADING && strlen(o->name) == len && strncmp(o->name, name, len) == 0)
+      return o;
   return NULL;
 }
 
@@ -136,7 +143,7 @@ static int unknown_long(const struct parser *p, const char *name, size_t len)
   const char *names[64];
   size_t n = 0;
   for (const struct cli_option *o = p->cmd->options; o && o->name && n < 63; o++)
-    names[n++] = o->name;
+    if (o->type != CLI_HEADING) names[n++] = o->name;
   names[n++] = "help";
   char word[64];
   snprintf(word, sizeof word, "%.*s", (int)len, name);

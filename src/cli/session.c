@@ -11,6 +11,7 @@
 #include "core/op.h"
 #include "engine/engine.h"
 #include "engine/local/local.h"
+#include "host/grants.h"
 #include "host/host.h"
 #include "host/nursery.h"
 #include "wire/op.h"
@@ -72,31 +73,10 @@ int session_exit_status(const struct err *err)
   return err->kind == ERR_INVALID_ARGUMENT ? CLI_EXIT_USAGE : CLI_EXIT_NO_SANDBOXES;
 }
 
-static int add_own_variable(struct strv *ret, const char *name, struct err *err)
-{
-  const char *value = getenv(name);
-  if (!value) {
-    int rc = err_arg(err, "--env", "--env: %s is not set here", name);
-    err_hint(err, "export it first, or write --env %s=VALUE", name);
-    return rc;
-  }
-  struct buf pair = {0};
-  buf_printf(&pair, "%s=%s", name, value);
-  strv_add(ret, pair.data);
-  buf_free(&pair);
-  return 0;
-}
-
 int session_read_env(const struct cli_list *list, struct strv *ret, struct err *err)
 {
-  for (size_t i = 0; i < list->n; i++) {
-    const char *entry = list->v[i];
-    size_t name_len = strcspn(entry, "=");
-    if (name_len == 0) return err_arg(err, "--env", "--env: \"%s\" names no variable", entry);
-    if (entry[name_len])
-      strv_add(ret, entry);
-    else if (add_own_variable(ret, entry, err) < 0)
-      return err_errno(err);
-  }
-  return 0;
+  int rc = 0;
+  for (size_t i = 0; i < list->n && rc == 0; i++)
+    rc = grants_read_env(ret, list->v[i], "--env", err);
+  return rc;
 }

@@ -25,6 +25,7 @@
 #include "core/loop.h"
 #include "core/op.h"
 #include "host/files.h"
+#include "host/grants.h"
 #include "host/input.h"
 #include "host/nursery.h"
 #include "host/runner.h"
@@ -39,7 +40,8 @@ struct host_script {
   struct host *host;
   size_t index;                /* in host->scripts */
   struct script_conf conf;     /* its strings are the caller's */
-  struct files_grants grants;  /* likewise, but for dir */
+  struct files_grants files;   /* likewise, but for dir */
+  const struct grants *grants; /* the caller's; NULL = see host_script_conf */
   char *dir;                   /* owned; of the file, where require looks; NULL = none */
   struct runner_limits limits; /* of its process */
   struct runner *runner; /* owned; NULL once it has ended, and in a worker's case before it began */
@@ -244,8 +246,37 @@ static bool grants_of(void *data, uint64_t owner, struct files_grants *ret)
   struct host *h = data;
   size_t i = index_of_owner(h, owner);
   if (i == HOST_NO_SCRIPT) return false;
-  *ret = h->scripts[i]->grants;
+  *ret = h->scripts[i]->files;
   return true;
+}
+
+static uint64_t owner_of_script(struct host *h, const struct host_script_conf *conf)
+{
+  struct owner_conf owner = {.name = conf->name};
+  struct grant_bounds b = {0};
+  if (conf->grants) {
+    grants_bounds(conf->grants, &b);
+    owner.admit = grants_admit_create;
+    owner.admit_data = (void *)(uintptr_t)conf->grants;
+  }
+  owner.max_sandboxes = b.max_sandboxes;
+  owner.max_life_s = b.max_timeout_s;
+  owner.cost_capped = b.cost_capped;
+  owner.max_microusd = b.max_microusd;
+  return supervisor_owner_new(h->sup, &owner);
+}
+
+static void take_grants(struct host_script *s, const struct grants *g)
+{
+  struct grant_bounds b;
+  s->grants = g;
+  s->files = (struct files_grants){.dir = s->dir};
+  if (!g) return;
+  grants_bounds(g, &b);
+  s->limits.ops_per_s = b.ops_per_s;
+  s->conf.env = grants_env(g);
+  s->files.read_dirs = grants_read_dirs(g);
+  s->files.write_dirs = grants_write_dirs(g);
 }
 
 int host_add_script(struct host *h, const struct host_script_conf *conf, struct err *err)
@@ -254,17 +285,15 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
   s->host = h;
   s->timeout_ms = conf->timeout_ms;
   s->deadline = (struct timer){.cb = on_deadline, .data = s};
-  s->owner = host_owner_new(h, conf->name);
-  s->limits = (struct runner_limits){.cpu_s = conf->cpu_s, .ops_per_s = conf->ops_per_s};
+  s->owner = owner_of_script(h, conf);
+  s->limits = (struct runner_limits){.cpu_s = conf->cpu_s};
   s->dir = folder_of(conf->path);
-  s->grants = (struct files_grants){s->dir, conf->read_dirs, conf->write_dirs};
   s->conf = (struct script_conf){
       .name = conf->name,
       .path = conf->path,
       .source = conf->source,
       .source_len = conf->source_len,
       .args = conf->args,
-      .env = conf->env,
       .mem_bytes = conf->mem_bytes,
       .grace_ms = conf->grace_ms,
       .full_stdlib = conf->full_stdlib,
@@ -274,6 +303,7 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
       .hooks = &script_hooks,
       .hooks_data = s,
   };
+  take_grants(s, conf->grants);
   int rc = 0;
   if (h->conf.trust)
     rc = runner_new(&s->runner, NULL, &s->conf, &s->limits, err);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 
 struct engine;
+struct grants;
 struct host;
 struct loop;
 struct ops;
@@ -71,12 +72,13 @@ struct host_script_conf {
   const char *name, *path; /* path NULL = none (standard input) */
   const char *source;
   size_t source_len;
-  const struct strv *args, *env, *read_dirs, *write_dirs; /* as in script_conf; NULL = none */
-  size_t mem_bytes;                                       /* 0 = the script's default */
-  uint64_t timeout_ms;                                    /* 0 = none */
-  uint64_t grace_ms;                                      /* 0 = the script's default */
-  bool full_stdlib;          /* the whole standard library: our own specs only; with trust */
-  uint32_t cpu_s, ops_per_s; /* limits of a worker; 0 = none */
+  const struct strv *args;     /* as in script_conf; NULL = none */
+  const struct grants *grants; /* NULL: sandboxes as it likes, and nothing of the host */
+  size_t mem_bytes;            /* 0 = the script's default */
+  uint64_t timeout_ms;         /* 0 = none */
+  uint64_t grace_ms;           /* 0 = the script's default */
+  uint32_t cpu_s;              /* of a worker; 0 = none */
+  bool full_stdlib;            /* the whole standard library: our own specs only; with trust */
 };
 
 /* Nothing of it runs yet. Scripts are numbered from 0 in order. With trust the text is loaded here,

@@ -183,6 +183,12 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
                    "seconds must leave the life-time within %u s counted from creation: it is %u s "
                    "now, so %u more at most",
                    SANDBOX_DAY_S, sb->args.timeout_s, SANDBOX_DAY_S - sb->args.timeout_s);
+  if (sb->owner->max_life_s && total > sb->owner->max_life_s) {
+    int rc = err_set(err, ERR_DENIED, 0, "a life-time of %u s was not granted: at most %u s", total,
+                     sb->owner->max_life_s);
+    err_hint(err, "a higher regolith run --max-timeout grants it");
+    return rc;
+  }
   int64_t price = extend_price(sb, total);
   int rc = budgets_take(&sb->owner->budgets, &sb->holding,
                         (int64_t[BUDGET_KINDS]){price, (int64_t)seconds * 1000, 0}, err);

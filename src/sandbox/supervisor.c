@@ -134,6 +134,7 @@ static struct owner *owner_new(struct supervisor *sup, uint64_t id, const struct
                       .name = xstrdup(conf->name ? conf->name : ""),
                       .max_sandboxes = conf->max_sandboxes,
                       .allow_dir_images = conf->allow_dir_images,
+                      .max_life_s = conf->max_life_s,
                       .admit = conf->admit,
                       .admit_data = conf->admit_data};
   if (conf->cost_capped)

@@ -64,6 +64,7 @@ struct owner {
   char *name; /* owned */
   uint32_t max_sandboxes;
   bool allow_dir_images;
+  uint32_t max_life_s; /* 0 = none */
   int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
   void *admit_data;
   struct budgets budgets;
