@@ -138,13 +138,18 @@ static bool box_up(struct box *b)
   return b->err.kind == ERR_NONE;
 }
 
-/* Can this machine, as this user, do that with control groups? */
-static bool can(enum cgroup_cap cap)
+static bool has(enum cgroup_cap cap)
 {
   struct cgroup_info info;
   cgroup_probe(&info);
-  if (!(info.caps & cap)) fprintf(stderr, "skipped for want of control groups: %s\n", info.why);
   return info.caps & cap;
+}
+
+/* Can this machine, as this user, do that with control groups? If not, says so. */
+static bool can(enum cgroup_cap cap)
+{
+  if (!has(cap)) fprintf(stderr, "skipped for want of control groups\n");
+  return has(cap);
 }
 
 static void on_killed(struct kill_op *op, const struct err *err)
@@ -880,9 +885,9 @@ static void inside(void)
            "echo 1 2>/dev/null >/proc/sys/kernel/sysrq && echo yes; :",
            "0\n");
   CHECK_SH(&b, "cat /proc/self/oom_score_adj", "1000\n");
-  if (can(CGROUP_CAP_LEAF_OOM)) /* a cgroup namespace per exec */
+  if (has(CGROUP_CAP_LEAF_OOM)) /* a cgroup namespace per exec */
     CHECK_SH(&b, "cat /proc/self/cgroup", "0::/\n");
-  else if (can(CGROUP_CAP_LEAVES) && can(CGROUP_CAP_INTO))
+  else if (has(CGROUP_CAP_LEAVES) && has(CGROUP_CAP_INTO))
     CHECK_SH(&b, "grep -o '^0::/e' /proc/self/cgroup; grep -c -v -e ':/$' /proc/self/cgroup",
              "0::/e\n1\n");
   sh(&b, &r, "kill -9 1; kill -TERM 1; kill -STOP 1; sleep 0.05; echo alive");
