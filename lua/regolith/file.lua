@@ -157,9 +157,29 @@ function M.dofile(path)
   return chunk()
 end
 
--- The text of a module beside the script and its chunk name, or nil: what require asks.
+-- A function of a plugin, called across: plain data goes there and comes back.
+local function tool_caller(plugin, tool)
+  return function(...)
+    local args = table.pack(...)
+    for i = 1, args.n do
+      if args[i] == nil then args[i] = core.null end
+    end
+    args.n = nil
+    local values = core.call("plugin.call", { plugin = plugin, tool = tool, args = args }).values
+    for i = 1, #values do
+      if values[i] == core.null then values[i] = nil end
+    end
+    return table.unpack(values, 1, #values)
+  end
+end
+
+-- The text of a module and its chunk name, or what loading it gives, or nil: what require asks.
 function M.module(name)
   local ok, r = pcall(core.call, "script.module", { name = name })
+  if ok and r.plugin then
+    local caller = tool_caller(r.plugin, r.tool)
+    return function() return caller end
+  end
   if ok then return (r.text:gsub("^#[^\n]*", "", 1)), "@" .. r.path end
   if type(r) == "table" and (r.code == "not_found" or r.code == "unsupported") then return nil end
   error(r, 0)

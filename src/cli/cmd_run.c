@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "cli/cli.h"
+#include "cli/plugin.h"
 #include "cli/session.h"
 #include "host/grants.h"
 #include "host/host.h"
@@ -30,6 +31,7 @@ struct run_options {
   bool trust, json, quiet, verbose;
   const char *profile, *config, *report;
   struct cli_list grants; /* as grants.def has them: name, value, name, … */
+  struct cli_list plugins;
 };
 
 #define AT(member) offsetof(struct run_options, member)
@@ -42,6 +44,9 @@ static const struct cli_option options[] = {
      "Run the scripts in this process, not in workers: for scripts of your own"},
     {"jobs", 0, CLI_UINT, AT(jobs), "N",
      "Scripts that run at once; the others wait their turn (default: 200, with --trust all)"},
+    {"plugin", 0, CLI_LIST, AT(plugins), "NAME|FILE[=OPTION]",
+     "Lua of your own that is asked and told about sandboxes: audit=FILE, gpu-hours; may be "
+     "repeated"},
     {"json", 'j', CLI_FLAG, AT(json), NULL, "Print one JSON event per line on stdout"},
     {"report", 0, CLI_STR, AT(report), "FILE",
      "Write what happened to FILE at the end: a page to look at (.html), or JSON"},
@@ -334,6 +339,15 @@ static bool add_scripts(struct run *r)
   return !r->unloadable;
 }
 
+static bool add_plugins(struct run *r)
+{
+  struct err err = {0};
+  if (plugin_add_all(r->host, &r->opt.plugins, &err) == 0) return true;
+  r->unloadable = true;
+  report_err(r->report, &err);
+  return false;
+}
+
 static void run_free(struct run *r)
 {
   for (size_t i = 0; i < r->sources_n; i++) {
@@ -344,6 +358,7 @@ static void run_free(struct run *r)
   strv_free(&r->args);
   grants_free(r->grants);
   cli_list_free(&r->opt.grants);
+  cli_list_free(&r->opt.plugins);
 }
 
 static struct val snapshot(void *data)
@@ -369,7 +384,7 @@ static int run_scripts(struct run *r)
     return session_exit_status(&err);
   }
   open_report(r);
-  if (!add_scripts(r)) host_shutdown(r->host);
+  if (!add_plugins(r) || !add_scripts(r)) host_shutdown(r->host);
   /* Without it only `regolith ps` does not see us. */
   if (status_serve(&r->status, host_loop(r->host), snapshot, r->tally, &err) < 0)
     log_info("%s", err.msg);

@@ -44,6 +44,8 @@ struct files {
   uint64_t next_id;
   bool (*grants)(void *data, uint64_t owner, struct files_grants *ret);
   void *data;
+  int (*module)(void *data, const char *name, struct val *ret, struct err *err); /* or NULL */
+  void *module_data;
 };
 
 /* --- Opening beneath a directory --- */
@@ -120,6 +122,8 @@ static int open_in(const struct strv *dirs, const char *path, int flags, bool *r
 {
   for (size_t i = 0; dirs && i < dirs->n; i++) {
     cleanup_free char *dir_path = normalise(dirs->v[i]);
+    bool is_file = strcmp(path, dir_path) == 0; /* granted by itself */
+    if (is_file) strrchr(dir_path, '/')[1] = '\0';
     const char *rest = below(path, dir_path);
     if (!rest || !*rest) continue;
     *ret_granted = true;
@@ -334,10 +338,27 @@ static int read_module(int fd, struct val *ret, struct err *err)
   return 0;
 }
 
+int files_read_text(const char *dir, const char *path, struct val *ret, struct err *err)
+{
+  cleanup_close int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  cleanup_close int fd = at < 0 ? -1 : files_open_beneath(at, path, O_RDONLY, 0);
+  if (fd < 0)
+    return err_set(err, ERR_NOT_FOUND, errno, "cannot read %s/%s: %s", dir, path, strerror(errno));
+  return read_module(fd, ret, err);
+}
+
+void files_set_modules(struct files *f,
+                       int (*module)(void *, const char *, struct val *, struct err *), void *data)
+{
+  f->module = module;
+  f->module_data = data;
+}
+
 static int start_module(struct op *op, void *ctx, struct err *err)
 {
   static const char *const ends[] = {".lua", "/init.lua"};
-  struct files_grants g = grants_of(ctx, op->owner);
+  const struct files *f = ctx;
+  struct files_grants g = grants_of(f, op->owner);
   const char *name = val_get_str(&op->args, "name", "");
   char base[200], path[256];
   cleanup_close int dir = g.dir ? open(g.dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -356,6 +377,10 @@ static int start_module(struct op *op, void *ctx, struct err *err)
     val_add(&op->result, "text", text);
     val_add(&op->result, "path", val_bytes(full.data, full.len));
     buf_free(&full);
+    op_finish(op, NULL);
+    return 0;
+  }
+  if (f->module && f->module(f->module_data, name, &op->result, err) == 0) {
     op_finish(op, NULL);
     return 0;
   }

@@ -28,6 +28,7 @@
 #include "host/grants.h"
 #include "host/input.h"
 #include "host/nursery.h"
+#include "host/plugins.h"
 #include "host/runner.h"
 #include "sandbox/supervisor.h"
 #include "script/script.h"
@@ -60,7 +61,8 @@ struct host {
   struct supervisor *sup;
   struct files *files;
   struct input *input;
-  struct host_conf conf; /* the callbacks in it */
+  struct plugins *plugins; /* NULL: there are none */
+  struct host_conf conf;   /* the callbacks in it */
   struct {
     const struct host_hooks *hooks;
     void *data;
@@ -77,7 +79,8 @@ struct host {
   uv_signal_t signals[SIGNALS];
   bool signals_open;
   int interrupts;
-  bool shut_down; /* the supervisor has answered */
+  struct err leftovers; /* what the supervisor's shutdown said */
+  bool shut_down;       /* the supervisor has answered, and the plugins have ended */
 };
 
 static void on_sandbox(void *data, uint64_t owner, const struct val *fields);
@@ -245,9 +248,36 @@ static bool grants_of(void *data, uint64_t owner, struct files_grants *ret)
 {
   struct host *h = data;
   size_t i = index_of_owner(h, owner);
-  if (i == HOST_NO_SCRIPT) return false;
+  if (i == HOST_NO_SCRIPT) return h->plugins && plugins_grants(h->plugins, owner, ret);
   *ret = h->scripts[i]->files;
   return true;
+}
+
+static const char *owner_name(void *data, uint64_t owner)
+{
+  const struct host *h = data;
+  size_t i = index_of_owner(h, owner);
+  return i == HOST_NO_SCRIPT ? NULL : h->scripts[i]->conf.name;
+}
+
+int host_add_plugin(struct host *h, const struct plugin_conf *conf, struct err *err)
+{
+  if (!h->plugins) {
+    h->plugins = plugins_new(&(struct plugins_conf){.loop = h->loop,
+                                                    .ops = h->ops,
+                                                    .sup = h->sup,
+                                                    .default_engine = h->conf.default_engine,
+                                                    .default_image = h->conf.default_image,
+                                                    .owner_name = owner_name,
+                                                    .data = h});
+    files_set_modules(h->files, plugins_module, h->plugins);
+  }
+  return plugins_add(h->plugins, conf, err);
+}
+
+int host_load_plugins(struct host *h, struct err *err)
+{
+  return h->plugins ? plugins_load(h->plugins, err) : 0;
 }
 
 static uint64_t owner_of_script(struct host *h, const struct host_script_conf *conf)
@@ -335,14 +365,25 @@ const struct host_result *host_script_result(const struct host *h, size_t script
 /* --- the way to the end ------------------------------------------------------------------------
  */
 
-static void on_shut_down(void *data, const struct err *err)
+static void on_plugins_closed(void *data)
 {
   struct host *h = data;
   h->shut_down = true;
   if (h->conf.on_idle)
-    h->conf.on_idle(h->conf.data, err);
+    h->conf.on_idle(h->conf.data, h->leftovers.kind == ERR_NONE ? NULL : &h->leftovers);
   else
     loop_stop(h->loop);
+}
+
+/* Nothing happens any more that plugins have to hear of. */
+static void on_shut_down(void *data, const struct err *err)
+{
+  struct host *h = data;
+  if (err) h->leftovers = *err;
+  if (h->plugins)
+    plugins_close(h->plugins, on_plugins_closed, h);
+  else
+    on_plugins_closed(h);
 }
 
 void host_shutdown(struct host *h)
@@ -491,6 +532,7 @@ void host_free(struct host *h)
     loop_run(h->loop);
   }
   if (h->listeners_n > 0) supervisor_unsubscribe(h->sup, on_sandbox, h);
+  plugins_free(h->plugins);
   supervisor_free(h->sup);
   for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
   free(h->scripts);

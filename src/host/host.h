@@ -13,6 +13,7 @@ struct grants;
 struct host;
 struct loop;
 struct ops;
+struct plugin_conf;
 struct strv;
 struct supervisor;
 struct val;
@@ -65,6 +66,10 @@ struct ops *host_ops(struct host *host);
  * host. Any function in a set may be NULL. */
 void host_add_hooks(struct host *host, const struct host_hooks *hooks, void *data);
 void host_add_engine(struct host *host, struct engine *engine); /* takes it over */
+/* Plugins (host/plugins.h), asked and told in this order; before host_load_plugins. */
+int host_add_plugin(struct host *host, const struct plugin_conf *conf, struct err *err);
+/* Runs the loop until each is ready, or one has failed; before host_run. */
+int host_load_plugins(struct host *host, struct err *err);
 /* For ops of the caller's own. All that an owner still has ends at host_shutdown. */
 uint64_t host_owner_new(struct host *host, const char *name);
 

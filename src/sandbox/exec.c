@@ -70,13 +70,19 @@ static struct val event_fields(const struct exec *x, const char *event)
   return v;
 }
 
+static struct val command_of(const struct exec *x)
+{
+  struct val command = val_list();
+  for (size_t i = 0; i < x->args.argv.n; i++) val_push(&command, val_str(x->args.argv.v[i]));
+  return command;
+}
+
 static void emit_started(const struct exec *x)
 {
   struct supervisor *sup = x->sb->sup;
   if (!supervisor_listened(sup)) return;
-  struct val v = event_fields(x, "exec_started"), command = val_list();
-  for (size_t i = 0; i < x->args.argv.n; i++) val_push(&command, val_str(x->args.argv.v[i]));
-  val_add(&v, "command", command);
+  struct val v = event_fields(x, "exec_started");
+  val_add(&v, "command", command_of(x));
   supervisor_emit(sup, x->sb->owner->id, &v);
 }
 
@@ -85,6 +91,7 @@ static void emit_done(const struct exec *x, const struct outcome *o)
   struct supervisor *sup = x->sb->sup;
   if (!supervisor_listened(sup)) return;
   struct val v = event_fields(x, "exec_done");
+  val_add(&v, "command", command_of(x));
   if (o) {
     char name[24];
     val_add(&v, "reason", val_str(reason_name(o->reason)));

@@ -114,10 +114,14 @@ static int raise_missing(lua_State *L, const char *name)
   return script_raise(L, &err);
 }
 
-/* On the stack: the text and the chunk name of a module beside the script, or nil. */
+/* On the stack: the text and the chunk name of a module, or a function in its place, or nil. */
 static int module_asked(lua_State *L, int status, lua_KContext ctx)
 {
   (void)status, (void)ctx;
+  if (lua_isfunction(L, REQ_TOP)) {
+    lua_settop(L, REQ_TOP);
+    return run_chunk(L);
+  }
   size_t len;
   const char *text = lua_tolstring(L, REQ_TOP, &len);
   if (!text) return raise_missing(L, lua_tostring(L, REQ_NAME));
