@@ -9,11 +9,13 @@ local core = require "regolith.core"
 local suggest = require "regolith.suggest"
 local task = require "regolith.task"
 
-local FIELDS <const> = { "name", "on", "tools", "grants", "start" }
+local FIELDS <const> = { "name", "on", "tools", "grants", "start", "timeout" }
+local LONGEST <const> = 300 -- seconds a hook may have
 local HOOKS <const> = { "before_create", "created", "exec_done", "terminated" }
 local GRANTS <const> = { "read", "write" }
 
 local given = core.call("plugin.load", {})
+local limit = 5 -- seconds a hook has
 
 local function fail(message, ...)
   error(core.error("invalid_argument", message:format(...)), 0)
@@ -82,9 +84,12 @@ local function load_plugin()
   if plugin.name ~= nil and plugin.name ~= given.name then
     fail("it calls itself %q: name its file so too", tostring(plugin.name))
   end
+  if plugin.timeout ~= nil then limit = core.duration(plugin.timeout, "timeout") end
+  if limit <= 0 or limit > LONGEST then fail("timeout must be above 0 and at most 5 minutes") end
   local grants = plugin.grants or {}
   check_fields(grants, "grants", GRANTS)
   core.call("plugin.declare", {
+    limit = limit,
     hooks = check_hooks(plugin.on or {}),
     tools = check_tools(plugin.tools or {}),
     read = check_names(grants.read or {}, "grants.read"),
@@ -104,9 +109,9 @@ end
 --- Runs fn in its time: true and its first result, or false and the error, or nil and a text when
 --- the time was over.
 local function run(fn, ...)
-  local in_time, ok, value = pcall(task.timeout, given.limit, pcall, fn, ...)
+  local in_time, ok, value = pcall(task.timeout, limit, pcall, fn, ...)
   if in_time then return ok, value end
-  return nil, ("it took longer than %g s"):format(given.limit)
+  return nil, ("it took longer than %g s"):format(limit)
 end
 
 --- An error that a script should see as it is: one with a code that errors have.

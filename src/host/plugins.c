@@ -32,7 +32,6 @@
 #include "wire/op.h"
 
 enum {
-  HOOK_MS = 5000,
   SLACK_MS = 1000, /* a hook past its time has so long to be ended by its own runtime */
   LOAD_MS = 10000,
   CLOSE_MS = 5000,
@@ -60,7 +59,7 @@ struct plugin {
   char *name, *path, *dir; /* owned; path and dir NULL where embedded */
   char *text, *option;     /* owned; option may be NULL */
   size_t len;
-  uint64_t hook_ms;
+  uint64_t hook_ms;      /* the time each of its hooks has */
   uint64_t owner;        /* at the supervisor */
   struct script *script; /* owned; NULL once ended */
   enum { PLUGIN_LOADING, PLUGIN_READY, PLUGIN_ENDED } state;
@@ -76,8 +75,10 @@ struct plugin {
   size_t dropped;    /* events */
   struct list calls; /* struct plugin_call.node */
   size_t calls_n;
-  uint64_t talk_since_ms; /* what it says: the window now counted */
-  size_t talk_bytes, talk_dropped;
+  struct talk {
+    uint64_t since_ms; /* the window now counted */
+    size_t bytes, dropped;
+  } talks[2]; /* what it says; its warnings and errors, so that noise does not hide them */
 };
 
 /* A create on its way through the plugins, or a tool that a script called. */
@@ -122,19 +123,23 @@ static struct plugin *find_name(const struct plugins *all, const char *name, siz
 /* --- What a plugin says --------------------------------------------------------------------------
  */
 
+static void tell_dropped(const struct plugin *p, struct talk *t)
+{
+  if (t->dropped) log_warn("plugin %s: %zu more lines were not shown", p->name, t->dropped);
+  t->bytes = t->dropped = 0;
+}
+
 /* A plugin that says more than people could read is cut short, and that is said once a second. */
-static bool may_talk(struct plugin *p, size_t len)
+static bool may_talk(const struct plugin *p, struct talk *t, size_t len)
 {
   uint64_t now = loop_now_ms(p->all->conf.loop);
-  if (now - p->talk_since_ms >= TALK_MS) {
-    if (p->talk_dropped)
-      log_warn("plugin %s: %zu more lines were not shown", p->name, p->talk_dropped);
-    p->talk_since_ms = now;
-    p->talk_bytes = p->talk_dropped = 0;
+  if (now - t->since_ms >= TALK_MS) {
+    tell_dropped(p, t);
+    t->since_ms = now;
   }
-  p->talk_bytes += len;
-  if (p->talk_bytes <= TALK_BYTES) return true;
-  p->talk_dropped++;
+  t->bytes += len;
+  if (t->bytes <= TALK_BYTES) return true;
+  t->dropped++;
   return false;
 }
 
@@ -142,7 +147,8 @@ static void on_log(void *data, enum log_level level, const char *text, size_t le
 {
   struct plugin *p = data;
   while (len > 0 && text[len - 1] == '\n') len--;
-  if (may_talk(p, len)) log_write(level, "plugin %s: %.*s", p->name, (int)len, text);
+  if (may_talk(p, &p->talks[level >= LOG_WARN], len))
+    log_write(level, "plugin %s: %.*s", p->name, (int)len, text);
 }
 
 static void on_output(void *data, const char *text, size_t len)
@@ -249,7 +255,8 @@ static void refuse(struct plugin_call *c, const char *why)
 
 static void end_plugin(struct plugin *p, const struct err *why)
 {
-  if (p->script) script_cancel(p->script, SCRIPT_LIMIT, why, true);
+  p->state = PLUGIN_ENDED;
+  script_cancel(p->script, SCRIPT_LIMIT, why, true);
 }
 
 static void on_hook_deadline(struct timer *t)
@@ -260,6 +267,7 @@ static void on_hook_deadline(struct timer *t)
   err_set(&why, ERR_TIMEOUT, 0, "before_create did not end when its time was over");
   leave_plugin(c);
   refuse(c, why.msg);
+  p->ended = why;
   end_plugin(p, &why);
 }
 
@@ -509,7 +517,6 @@ static int load_start(struct op *op, void *ctx, struct err *err)
   val_add(&op->result, "option", val_str(p->option));
   val_add(&op->result, "text", val_bytes(p->text, p->len));
   val_add(&op->result, "path", val_str(p->path));
-  val_add(&op->result, "limit", val_num((double)p->hook_ms / 1000));
   op_finish(op, NULL);
   return 0;
 }
@@ -553,12 +560,13 @@ static void read_dirs(struct strv *ret, const struct val *list)
     if (list->list.v[i].type == VAL_STR) strv_add(ret, list->list.v[i].s.p);
 }
 
-/* { hooks = { NAME = true }, tools = { NAME = true | FILE }, read, write } */
+/* { limit = seconds, hooks = { NAME = true }, tools = { NAME = true | FILE }, read, write } */
 static int declare_start(struct op *op, void *ctx, struct err *err)
 {
   struct plugin *p = find_owner(ctx, op->owner);
   if (!p || p->state != PLUGIN_LOADING || p->tools)
     return err_set(err, ERR_DENIED, 0, "plugin.declare is for plugins, once");
+  p->hook_ms = (uint64_t)(val_get_num(&op->args, "limit", 0) * 1000);
   const struct val *said = val_get(&op->args, "hooks");
   for (int h = 0; said && h < HOOKS; h++) p->hooks[h] = val_get_bool(said, hook_names[h], false);
   int rc = read_tools(p, val_get(&op->args, "tools"), err);
@@ -715,7 +723,6 @@ int plugins_add(struct plugins *all, const struct plugin_conf *conf, struct err 
   p->text[conf->len] = '\0';
   p->len = conf->len;
   p->option = conf->option ? xstrdup(conf->option) : NULL;
-  p->hook_ms = conf->hook_ms ? conf->hook_ms : HOOK_MS;
   for (int q = 0; q < QUEUES; q++) p->queues[q].pending = val_list();
   list_init(&p->calls);
   p->owner = supervisor_owner_new(all->conf.sup, &(struct owner_conf){.name = p->name});
@@ -750,6 +757,7 @@ static void on_done(void *data, const struct script_result *result)
   p->state = PLUGIN_ENDED;
   script_free(take_ptr(&p->script));
   if (!all->closing && !was_loading) log_warn("plugin %s has ended: %s", p->name, p->ended.msg);
+  for (size_t i = 0; i < 2; i++) tell_dropped(p, &p->talks[i]);
   size_t unheard = p->dropped + p->queues[QUEUE_EVENTS].pending.list.n;
   if (unheard) log_warn("plugin %s did not hear of %zu events", p->name, unheard);
   for (int q = 0; q < QUEUES; q++) {
@@ -772,7 +780,8 @@ static void on_limit(struct timer *t)
   }
   struct err why = {0};
   err_set(&why, ERR_TIMEOUT, 0, "it did not end in time");
-  for (size_t i = 0; i < all->n; i++) end_plugin(all->v[i], &why);
+  for (size_t i = 0; i < all->n; i++)
+    if (all->v[i]->script) end_plugin(all->v[i], &why);
 }
 
 int plugins_load(struct plugins *all, struct err *err)

@@ -34,7 +34,6 @@ struct plugin_conf {
   const char *text;   /* copied */
   size_t len;         /* bytes */
   const char *option; /* what it gets as second argument, NULL = nothing */
-  uint64_t hook_ms;   /* the time each of its hooks has; 0 = 5 s */
 };
 
 struct plugins *plugins_new(const struct plugins_conf *conf);
