@@ -396,15 +396,14 @@ static void files_beneath_grants(void)
       "print(loadfile(dir .. '/deep/two.lua')(), dofile(dir .. '/deep/init.lua'))\n"
       "print(pcall(io.open, dir .. '/new', 'rwx'))\n",
       dir);
-  expect(source,
-         "opened\tone\nopened\tone\nopened\tone\n"
-         "Invalid cross-device link\nInvalid cross-device link\n"
-         "the script was not granted this folder\nPermission denied\n"
-         "the script was not granted this folder\nIs a directory\nNo such file or directory\n"
-         "the script was not granted this folder\n"
-         "a1 b closed file\tfalse\tattempt to use a closed file\n"
-         "deep two\tdeep one\n"
-         "false\tbad argument #2 to 'open' (invalid mode)\n");
+  expect(source, "opened\tone\nopened\tone\nopened\tone\n"
+                 "Invalid cross-device link\nInvalid cross-device link\n"
+                 "the script was not granted this folder\nPermission denied\n"
+                 "Is a directory\nIs a directory\nNo such file or directory\n"
+                 "the script was not granted this folder\n"
+                 "a1 b closed file\tfalse\tattempt to use a closed file\n"
+                 "deep two\tdeep one\n"
+                 "false\tbad argument #2 to 'open' (invalid mode)\n");
   strv_free(&granted_dirs);
   granted_dirs = (struct strv){0};
   remove_scratch();
