@@ -13,7 +13,6 @@ files["examples"] = { read_globals = script_globals }
 files["lua/regolith"] = {
   ignore = { "211/guard" }, -- closed at the end of its block
   read_globals = script_globals }
-files["lua/regolith"] = { read_globals = script_globals }
 files["lua/plugins"] = { read_globals = script_globals }
 files["spec"] = {
   std = "+busted",
