@@ -618,6 +618,14 @@ read -r host
       assert.equal("/\n0\n2 3.11\n", r.stdout, r.stderr)
     end)
 
+    it_("run what they name when no command is given", function()
+      local r = exec "app"
+      assert.equal("app /srv/app\n", r.stdout, r.stderr)
+      r = proc.cli({ "exec", "--image", "host" }, { env = env })
+      assert.equal(125, r.status)
+      expect.contains(r.stderr, "no command")
+    end)
+
     it_("show whiteouts and keep what they write to themselves", function()
       local r = exec("app", "--user", "root", "--", "sh", "-c",
         "ls /usr/share/doc || ls /usr/bin/factor || rm /etc/hello && echo x >/etc/gone && echo ok")
@@ -669,6 +677,39 @@ read -r host
       assert.equal(1, manifests)
       tidy()
       assert.equal(1, #listed())
+    end)
+
+    it_("serve an ordinary user, from a store of his own with his own ids", function()
+      local sys = require "spec.support.sys"
+      if not sys.root then return pending "needs root, to make a user" end
+      local user = ("rgimg%d"):format(sys.self)
+      local home = files.dir "home"
+      sh(([[useradd -r -M -d %s %s && usermod --add-subuids 2000200000-2000331071 \
+          --add-subgids 2000200000-2000331071 %s
+        cp -r %s %s/parts %s && chown -R %s %s]])
+        :format(home, user, user, proc.regolith, proc.build, home, user, home))
+      local own = { HOME = home, USER = user, PATH = os.getenv "PATH", LC_ALL = "C.UTF-8",
+        REGOLITH_IMAGES_JSON = env.REGOLITH_IMAGES_JSON, TMPDIR = os.getenv "TMPDIR" }
+      local uid = tonumber(sh("id -u " .. user).stdout)
+      local gid = tonumber(sh("id -g " .. user).stdout)
+      local function as(...)
+        return proc.run({ home .. "/regolith", ... },
+          { env = own, uid = uid, gid = gid, cwd = "/", timeout = 60 })
+      end
+      local ok, why = pcall(function()
+        local r = as("exec", "--image", name .. ":app", "--", "sh", "-c",
+          "id -un; stat -c %u:%g /opt/*/ö*; test -e /usr/bin/factor || echo gone")
+        assert.equal("app\n12345:54321\ngone\n", r.stdout, r.stderr)
+        r = as("exec", "--user", "root", "--image", name .. ":app", "--", "sh", "-c",
+          "rm -r /usr/lib/python3.11/json && id -u")
+        assert.equal("0\n", r.stdout, r.stderr)
+        assert.equal(0, as("image", "verify").status)
+        assert.equal(0, as("image", "rm", name .. ":app").status)
+        assert.equal("0\n", sh(("ls %s/.local/state/regolith/images/layers | wc -l")
+          :format(home)).stdout)
+      end)
+      sh(("userdel %s; rm -rf %s/.local %s/regolith %s/parts"):format(user, home, home, home))
+      assert(ok, why)
     end)
 
     it_("that are absent without network are one clear error with the ways out", function()

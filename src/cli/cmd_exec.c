@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "cli/cmd_image.h"
 #include "cli/session.h"
 #include "core/loop.h"
 #include "core/op.h"
@@ -57,7 +58,8 @@ static const struct cli_option options[] = {
 
 struct exec {
   struct exec_options opt;
-  char **argv; /* the command, NULL-terminated */
+  char **argv;          /* the command, NULL-terminated; empty: what the image runs by default */
+  struct strv defaults; /* that, once the image is there */
   struct strv env;
   struct host *host;
   uint64_t owner;
@@ -301,6 +303,7 @@ static struct val exec_args(const struct exec *x)
 {
   struct val args = val_map(), command = val_list();
   for (char **arg = x->argv; *arg; arg++) val_push(&command, val_str(*arg));
+  for (size_t i = 0; i < x->defaults.n; i++) val_push(&command, val_str(x->defaults.v[i]));
   val_set(&args, "sandbox_id", val_str(x->sandbox_id));
   val_set(&args, "command", command);
   if (x->opt.timeout_ms) {
@@ -349,6 +352,12 @@ static void on_create_done(struct op *op, const struct err *err)
   }
   snprintf(x->sandbox_id, sizeof x->sandbox_id, "%s", val_get_str(&op->result, "sandbox_id", ""));
   op_free(op);
+  struct err none = {0};
+  if (!*x->argv && image_default_command(x->opt.image, &x->defaults, &none) < 0) {
+    fail(x, &none);
+    finish(x);
+    return;
+  }
   struct op *exec = op_new("sandbox.exec");
   exec->args = exec_args(x);
   bool streams = val_get_bool(&exec->args, "stdin_stream", false);
@@ -437,13 +446,19 @@ static int run_exec(struct exec *x)
   _exit(x->status);
 }
 
+/* Images of registries say what they run by default. */
+static bool brings_command(const char *image)
+{
+  return image && strcmp(image, "host") != 0 && strncmp(image, "dir:", 4) != 0;
+}
+
 /* Every failure of ours is 125, a wrong option too: 1 and 2 are the command's. */
 static int run(int argc, char **argv)
 {
   struct exec x = {0};
   struct err err = {0};
   int first, dashes, status = cli_parse(&cmd_exec, argc, argv, &x.opt, &first, &dashes);
-  if (status == CLI_GO_ON && first == argc) {
+  if (status == CLI_GO_ON && first == argc && !brings_command(x.opt.image)) {
     err_arg(&err, "", "no command to run");
     err_hint(&err, "regolith exec -- COMMAND ARGUMENT...");
     status = cli_usage_err(&cmd_exec, &err);

@@ -19,6 +19,7 @@
 #include "image/ids.h"
 #include "image/settings.h"
 #include "image/store.h"
+#include "wire/op.h"
 
 static const struct cli_command *const subcommands[] = {
     &cmd_image_pull,   &cmd_image_import, &cmd_image_export, &cmd_image_ls, &cmd_image_inspect,
@@ -37,6 +38,33 @@ int image_open(struct image_store **ret, bool writes, struct err *err)
 {
   int rc = writes ? image_ids_enter(err) : 0;
   return rc < 0 ? rc : image_store_open(ret, NULL, err);
+}
+
+static void add_words(struct strv *out, const struct image_strings *words)
+{
+  for (size_t i = 0; i < words->n; i++) strv_add(out, words->v[i]);
+}
+
+int image_default_command(const char *name, struct strv *ret, struct err *err)
+{
+  struct image_store *store = NULL;
+  struct image_record r = {0};
+  struct image_config c = {0};
+  int rc = image_open(&store, false, err);
+  if (rc == 0) rc = image_store_find(store, name, &r, err);
+  if (rc == 0) rc = image_store_config(store, &r, &c, err);
+  if (rc == 0) {
+    add_words(ret, &c.entrypoint);
+    add_words(ret, &c.cmd);
+    if (ret->n == 0) {
+      rc = err_set(err, ERR_INVALID_ARGUMENT, 0, "the image %s names no command", name);
+      err_hint(err, "say one: regolith exec --image %s -- COMMAND ARGUMENT...", name);
+    }
+  }
+  image_config_free(&c);
+  image_record_free(&r);
+  image_store_close(store);
+  return rc;
 }
 
 /* --- ls --- */

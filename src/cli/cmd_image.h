@@ -7,6 +7,7 @@
 
 struct cli_command;
 struct image_store;
+struct strv;
 
 /* The commands under `regolith image`, and what they share. */
 extern const struct cli_command cmd_image_pull, cmd_image_ls, cmd_image_inspect, cmd_image_rm,
@@ -16,6 +17,9 @@ extern const struct cli_command cmd_image_pull, cmd_image_ls, cmd_image_inspect,
 int image_fail(const struct err *err);
 
 /* Opens the user's store. writes: layers are written or removed. */
+/* What an image that is in the store runs by default: its Entrypoint and its Cmd. */
+int image_default_command(const char *name, struct strv *ret, struct err *err);
+
 int image_open(struct image_store **ret, bool writes, struct err *err);
 
 #endif
