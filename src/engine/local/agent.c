@@ -83,8 +83,7 @@ static void die(void)
   _exit(1);
 }
 
-/* --- runs --------------------------------------------------------------------------------------
- */
+/* --- runs ------------------------------------------------------------------------------------- */
 
 static struct run *find_run(uint64_t exec)
 {
@@ -123,8 +122,7 @@ static void refuse(uint64_t exec, enum refused_why why, int error)
   say(&r, sizeof r);
 }
 
-/* --- ends --------------------------------------------------------------------------------------
- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 /* Has the kernel killed for want of memory since the run began? */
 static bool memory_ran_out(const struct run *r)
@@ -233,8 +231,7 @@ static void on_exec_kill(const struct proto_exec_kill *k)
   }
 }
 
-/* --- starts ------------------------------------------------------------------------------------
- */
+/* --- starts ----------------------------------------------------------------------------------- */
 
 /* The strings of an exec request: behind the struct, or in the memfd. Returns owned text. */
 static char *take_text(const struct proto_exec *x, const char *inline_text, size_t inline_len,
@@ -328,8 +325,7 @@ static void on_exec(const struct proto_exec *x, const char *inline_text, size_t 
   start(x, &l, head[1]);
 }
 
-/* --- serving -----------------------------------------------------------------------------------
- */
+/* --- serving ---------------------------------------------------------------------------------- */
 
 static char message[PROTO_INLINE_MAX + sizeof(struct proto_exec)];
 
@@ -378,8 +374,7 @@ static void serve(void)
   }
 }
 
-/* --- moving in ---------------------------------------------------------------------------------
- */
+/* --- moving in -------------------------------------------------------------------------------- */
 
 static int boot_fail(struct err *err, const char *what, int e)
 {
@@ -531,6 +526,7 @@ void agent_main(const struct agent_boot *boot)
   int fds[PROTO_FDS_MAX], sync = boot->sync_fd;
   size_t fds_n = 0;
   agent.oom_adj = -1;
+  helper_set_title("regolith: agent", "regolith-agent");
   int rc = be_blank(&err);
   keep_two(&sync, &agent.oom_adj);
   if (rc == 0) rc = catch_children(&err);

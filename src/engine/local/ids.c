@@ -180,8 +180,7 @@ static int enter_as_user(struct ids *ids, struct err *err)
   return 0;
 }
 
-/* --- root --------------------------------------------------------------------------------------
- */
+/* --- root ------------------------------------------------------------------------------------- */
 
 /* How many ids, from 0 on, this user namespace has: all of them in the first one. */
 static uint32_t ids_here(const char *path)

@@ -27,8 +27,7 @@ int local_engine_prefork(struct err *err)
   return preforked.fd >= 0 ? 0 : helper_fork(WARDEN_NAME, warden_main, &preforked, err);
 }
 
-/* --- the warden --------------------------------------------------------------------------------
- */
+/* --- the warden ------------------------------------------------------------------------------- */
 
 static void on_warden(struct watch *watch, uint32_t events);
 
@@ -139,8 +138,7 @@ static void on_warden(struct watch *watch, uint32_t events)
     box_on_warden_message(e, &from_warden.box, &from_warden, fds_n ? fds[0] : -1);
 }
 
-/* --- the vtable --------------------------------------------------------------------------------
- */
+/* --- the vtable ------------------------------------------------------------------------------- */
 
 /* Each exec takes up to six descriptors for a moment, each box one or two for its life. */
 static void raise_descriptor_limit(void)

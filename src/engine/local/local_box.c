@@ -21,8 +21,7 @@
 
 #define AGENT_BATCH 64
 
-/* --- release -----------------------------------------------------------------------------------
- */
+/* --- release ---------------------------------------------------------------------------------- */
 
 static void free_box(struct engine_box *b)
 {
@@ -59,8 +58,7 @@ void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *rel
   loop_defer(e->loop, &k->defer);
 }
 
-/* --- ends --------------------------------------------------------------------------------------
- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static void close_sock(struct engine_box *b)
 {
@@ -184,8 +182,7 @@ void box_on_warden_gone(struct engine_box *b)
   box_finish(b, BOX_END_LOST);
 }
 
-/* --- the agent's words -------------------------------------------------------------------------
- */
+/* --- the agent's words ------------------------------------------------------------------------ */
 
 static bool on_ready(struct engine_box *b, size_t len)
 {
@@ -258,8 +255,7 @@ int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, c
   return rc;
 }
 
-/* --- the warden's words ------------------------------------------------------------------------
- */
+/* --- the warden's words ----------------------------------------------------------------------- */
 
 static struct engine_box *find_box(struct local *e, uint64_t id)
 {
@@ -286,8 +282,7 @@ void box_on_warden_message(struct local *e, const struct proto_box *msg, const v
     box_finish(b, msg->type == PROTO_ENDED && msg->oom ? BOX_END_OOM : BOX_END_LOST);
 }
 
-/* --- creation ----------------------------------------------------------------------------------
- */
+/* --- creation --------------------------------------------------------------------------------- */
 
 static int unsupported(struct err *err, const char *field, const char *what)
 {

@@ -64,8 +64,7 @@ struct exec {
   struct defer tell_full; /* input_full changed inside the caller's call */
 };
 
-/* --- end ---------------------------------------------------------------------------------------
- */
+/* --- end -------------------------------------------------------------------------------------- */
 
 static void close_stream(struct stream *s)
 {
@@ -117,8 +116,7 @@ static void finish(struct exec *x, const struct err *err)
   op->on_done(op, err);
 }
 
-/* --- output ------------------------------------------------------------------------------------
- */
+/* --- output ----------------------------------------------------------------------------------- */
 
 /* One read, given to the caller. Returns how much, 0 when there is nothing more (for now or ever).
  */
@@ -221,8 +219,7 @@ void run_flow(struct exec_op *op, bool paused)
     timer_start(x->box->engine->loop, &x->drain, DRAIN_MS);
 }
 
-/* --- input -------------------------------------------------------------------------------------
- */
+/* --- input ------------------------------------------------------------------------------------ */
 
 static void say_input_full(struct exec *x)
 {
@@ -280,8 +277,7 @@ void run_input(struct exec_op *op, const void *data, size_t len)
   loop_defer(x->box->engine->loop, &x->tell_full); /* never from inside the caller's own call */
 }
 
-/* --- the agent's reports -----------------------------------------------------------------------
- */
+/* --- the agent's reports ---------------------------------------------------------------------- */
 
 static struct exec *find(struct engine_box *b, uint64_t id)
 {
@@ -352,8 +348,7 @@ void run_end_all(struct engine_box *b, bool oom)
   }
 }
 
-/* --- kill --------------------------------------------------------------------------------------
- */
+/* --- kill ------------------------------------------------------------------------------------- */
 
 static void on_kill_wait(struct timer *t)
 {
@@ -396,8 +391,7 @@ int run_kill(struct engine_box *b, struct exec_op *op, struct kill_op *kill, str
   return 0;
 }
 
-/* --- start -------------------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static int check_args(const struct exec_args *a, struct err *err)
 {

@@ -85,8 +85,7 @@ static int new_fs(const char *type, const struct fs_option *options, uint64_t at
   return fsmount(ctx, FSMOUNT_CLOEXEC, (unsigned)attr);
 }
 
-/* --- the warden's namespace --------------------------------------------------------------------
- */
+/* --- the warden's namespace ------------------------------------------------------------------- */
 
 static const struct {
   const char *name;
@@ -257,8 +256,7 @@ int rootfs_prepare(struct err *err)
   return make_share() < 0 ? fail(err, "gather what is public in /etc") : 0;
 }
 
-/* --- scratch -----------------------------------------------------------------------------------
- */
+/* --- scratch ---------------------------------------------------------------------------------- */
 
 /* Attaches a fresh tmpfs at STAGE. */
 static int stage_scratch(uint64_t bytes, uint64_t inodes)
@@ -279,9 +277,7 @@ static int make_dir(int at, const char *name, mode_t mode, uid_t owner)
   return owner == (uid_t)-1 ? 0 : fchownat(at, name, owner, owner, AT_SYMLINK_NOFOLLOW);
 }
 
-/* --- dir:PATH and layers, in the warden
- * -------------------------------------------------------------------
- */
+/* --- dir:PATH and layers, in the warden ------------------------------------------------------- */
 
 static int map_layer(int layer, int userns_fd, const char *path, struct err *err)
 {
@@ -397,8 +393,7 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
   return rc;
 }
 
-/* --- image host, in the agent ------------------------------------------------------------------
- */
+/* --- image host, in the agent ----------------------------------------------------------------- */
 
 static const char etc_passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
                                  "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
@@ -475,8 +470,7 @@ static int fill_host_root(int root, int share)
   return fill_etc(root, share);
 }
 
-/* --- what every box has, in the agent ----------------------------------------------------------
- */
+/* --- what every box has, in the agent --------------------------------------------------------- */
 
 /* A directory of the root, made where missing, never a link that the image put there. */
 static int open_dir(int root, const char *name)

@@ -49,8 +49,12 @@ struct wbox {
   uint64_t box;
   pid_t pid;   /* the agent; 0 = reaped, groups still to be removed */
   bool silent; /* its making failed: the host knows, and hears no more of it */
+  bool blank;  /* nobody's yet: a slot */
   struct ids_block ids;
-  char name[PROTO_ID_SIZE]; /* of its control group */
+  char name[32]; /* of its control group */
+  /* Until GO, then closed. */
+  int sync, pidfd; /* -1 = none */
+  struct cgroup_entry entry;
 };
 
 static struct warden {
@@ -59,8 +63,12 @@ static struct warden {
   struct ids ids;
   struct cgroups *cg;
   struct list boxes;
-  size_t leaving; /* boxes whose groups are still there */
-  bool busy;      /* the last removal found a process still dying */
+  uint64_t made;     /* boxes, slots included: numbers their groups */
+  uint64_t creates;  /* asked for */
+  struct wbox *slot; /* a blank box, or NULL */
+  unsigned refusals; /* slots that could not be made since the last create that worked */
+  size_t leaving;    /* boxes whose groups are still there */
+  bool busy;         /* the last removal found a process still dying */
   bool swept;
 } warden;
 
@@ -70,11 +78,22 @@ static void tell(const void *msg, size_t len, int fd)
   proto_send_one(warden.host, msg, len, fd);
 }
 
-/* --- ends --------------------------------------------------------------------------------------
- */
+/* --- ends ------------------------------------------------------------------------------------- */
+
+/* What is needed only until the agent goes. */
+static void drop_boot(struct wbox *b)
+{
+  if (b->sync >= 0) {
+    close(b->sync);
+    cgroup_entry_done(&b->entry);
+  }
+  if (b->pidfd >= 0) close(b->pidfd);
+  b->sync = b->pidfd = -1;
+}
 
 static void forget(struct wbox *b)
 {
+  drop_boot(b);
   list_remove(&b->node);
   ids_give(&warden.ids, &b->ids);
   free(b);
@@ -93,7 +112,9 @@ static void on_agent_end(struct wbox *b)
   struct proto_box ended = {.type = PROTO_ENDED, .box = b->box};
   ended.oom = cgroup_box_oom_kills(warden.cg, b->name) > 0;
   b->pid = 0;
-  if (!b->silent) tell(&ended, sizeof ended, -1);
+  if (b == warden.slot) warden.slot = NULL;
+  if (!b->silent && !b->blank) tell(&ended, sizeof ended, -1);
+  drop_boot(b);
   warden.leaving++;
 }
 
@@ -136,8 +157,7 @@ static void on_kill(const struct proto_box *req)
   }
 }
 
-/* --- making one --------------------------------------------------------------------------------
- */
+/* --- making one ------------------------------------------------------------------------------- */
 
 static int limit_groups(const struct proto_create *req, const struct wbox *b, struct err *err)
 {
@@ -239,82 +259,120 @@ static int pack_mounts(struct parcel *p, const struct proto_create *req, const s
   return rc;
 }
 
-/* Maps, mounts, and the word to go. */
-static int dress(const struct proto_create *req, const struct wbox *b,
-                 const struct cgroup_entry *entry, int sync, int box_sock, struct err *err)
-{
-  struct parcel p = {.go = go_message(req, b)};
-  int rc = ids_map(&warden.ids, &b->ids, b->pid, err);
-  if (rc < 0) return rc;
-  add_fd(&p, box_sock);
-  pack_entry(&p, entry);
-  rc = pack_mounts(&p, req, b, err);
-  if (rc < 0) return rc;
-  struct proto_piece piece = {&p.go, sizeof p.go};
-  rc = proto_send(sync, &piece, 1, p.fds, p.n);
-  while (p.n > p.owned) close(p.fds[--p.n]);
-  if (rc < 0) return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
-  return 0;
-}
-
-/* What can wait until after the clone does: the clone is then making its namespaces. */
-static int make_box(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
+/* Makes one that only waits for GO: groups, namespaces, ids. Its network namespace, which takes
+ * longest, is then being made by the agent itself. */
+static int make_blank(bool own_root, struct wbox *b, struct err *err)
 {
   int sync[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
     return err_set(err, ERR_CAPACITY, errno, "cannot make a socket pair: %s", strerror(errno));
-  cleanup_close int ours = sync[0], theirs = sync[1], pidfd = -1;
-  struct agent_boot boot = {.sync_fd = theirs};
-  struct cgroup_entry entry;
-  /* The agent works on files as root of the box (agent.c), and makes its leaves as that. */
-  int rc = cgroup_box_make(warden.cg, b->name, b->ids.first, b->ids.first, &entry, err);
+  cleanup_close int ours = sync[0], theirs = sync[1];
+  int rc = ids_take(&warden.ids, own_root, &b->ids, err);
   if (rc < 0) return rc;
-  b->pid = clone_agent(b, &boot, entry.into_fd, &pidfd);
-  if (b->pid < 0) {
+  /* The agent works on files as root of the box (agent.c), and makes its leaves as that. */
+  rc = cgroup_box_make(warden.cg, b->name, b->ids.first, b->ids.first, &b->entry, err);
+  if (rc == 0) {
+    struct agent_boot boot = {.sync_fd = theirs};
+    b->pid = clone_agent(b, &boot, b->entry.into_fd, &b->pidfd);
+    if (b->pid > 0) {
+      b->sync = take_fd(&ours);
+      return ids_map(&warden.ids, &b->ids, b->pid, err);
+    }
     rc = no_clone(err, errno);
     b->pid = 0;
+    cgroup_entry_done(&b->entry);
     cgroup_box_remove(warden.cg, b->name);
-  } else {
-    rc = limit_groups(req, b, err);
-    if (rc == 0) rc = dress(req, b, &entry, ours, box_sock, err);
   }
-  cgroup_entry_done(&entry);
+  ids_give(&warden.ids, &b->ids);
+  return rc;
+}
+
+/* NULL: it could not be made; what there is of it goes away by itself. */
+static struct wbox *new_blank(bool own_root, struct err *err)
+{
+  struct wbox *b = xcalloc(1, sizeof *b);
+  b->sync = b->pidfd = -1;
+  snprintf(b->name, sizeof b->name, "box-%llu", (unsigned long long)++warden.made);
+  list_append(&warden.boxes, &b->node);
+  int rc = make_blank(own_root, b, err);
+  b->blank = rc == 0;
+  if (rc == 0) return b;
+  if (b->pid > 0) {
+    b->silent = true;
+    kill(b->pid, SIGKILL);
+  } else {
+    list_remove(&b->node);
+    free(b);
+  }
+  return NULL;
+}
+
+/* Limits, mounts, and the word to go. */
+static int dress(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
+{
+  struct parcel p = {.go = go_message(req, b)};
+  int rc = limit_groups(req, b, err);
   if (rc < 0) return rc;
+  add_fd(&p, box_sock);
+  pack_entry(&p, &b->entry);
+  rc = pack_mounts(&p, req, b, err);
+  if (rc < 0) return rc;
+  struct proto_piece piece = {&p.go, sizeof p.go};
+  rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
+  while (p.n > p.owned) close(p.fds[--p.n]);
+  if (rc < 0) return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
   struct proto_created created = {.type = PROTO_CREATED, .pid = b->pid, .box = b->box};
-  tell(&created, sizeof created, pidfd);
+  tell(&created, sizeof created, b->pidfd);
+  drop_boot(b);
   return 0;
+}
+
+static struct wbox *take_blank(bool own_root, struct err *err)
+{
+  struct wbox *b = warden.slot;
+  /* A slot is made for images of the host; where that matters, other images need other maps. */
+  if (!b || (own_root && warden.ids.mode == IDS_SHARED)) return new_blank(own_root, err);
+  warden.slot = NULL;
+  return b;
 }
 
 static int try_create(const struct proto_create *req, int box_sock, struct err *err)
 {
-  struct wbox *b = xcalloc(1, sizeof *b);
+  struct wbox *b = take_blank(req->image != IMAGE_HOST, err);
+  if (!b) return err_errno(err);
+  b->blank = false;
   b->box = req->box;
-  memcpy(b->name, req->sandbox_id, sizeof b->name - 1);
-  int rc = ids_take(&warden.ids, req->image != IMAGE_HOST, &b->ids, err);
-  if (rc < 0) {
-    free(b);
-    return rc;
-  }
-  list_append(&warden.boxes, &b->node);
-  rc = make_box(req, b, box_sock, err);
+  int rc = dress(req, b, box_sock, err);
   if (rc == 0) return 0;
-  if (b->pid == 0) {
-    forget(b);
-    return rc;
-  }
   b->silent = true; /* its end is no news: the failure is */
   kill(b->pid, SIGKILL);
   return rc;
 }
 
+/* One blank box is kept ahead: the first for the create that is about to come, others once creates
+ * come more than once. A failure is no news either: the create that follows meets it again. */
+static bool wants_slot(void)
+{
+  return !warden.slot && warden.creates != 1 && warden.refusals == 0;
+}
+
+static void fill_slot(void)
+{
+  warden.slot = new_blank(false, NULL);
+  if (!warden.slot) warden.refusals++;
+}
+
 static void on_create(const struct proto_create *req, int box_sock)
 {
   struct proto_failed failed = {.type = PROTO_CREATE_FAILED, .box = req->box};
-  if (try_create(req, box_sock, &failed.err) < 0) tell(&failed, sizeof failed, -1);
+  warden.creates++;
+  if (try_create(req, box_sock, &failed.err) < 0)
+    tell(&failed, sizeof failed, -1);
+  else
+    warden.refusals = 0;
 }
 
-/* --- the loop ----------------------------------------------------------------------------------
- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 /* Kills and removes all that is left, then ends. */
 static void leave(int status) __attribute__((noreturn));
@@ -359,14 +417,16 @@ static void on_request(void)
  * box does: it waits for a moment of rest, unless there are many. */
 static int idle_ms(void)
 {
-  if (warden.leaving > LEAVING_MANY) return 0;
+  if (warden.leaving > LEAVING_MANY || wants_slot()) return 0;
   if (warden.leaving) return warden.busy ? REMOVE_POLL_MS : REST_MS;
   return warden.swept ? -1 : SWEEP_AFTER_MS;
 }
 
 static void on_idle(void)
 {
-  if (warden.leaving) {
+  if (wants_slot()) {
+    fill_slot();
+  } else if (warden.leaving) {
     retry_removals();
   } else if (!warden.swept) {
     warden.swept = true;
@@ -419,5 +479,6 @@ int warden_main(int sock)
   }
   tell(&hello, sizeof hello, -1);
   if (hello.err.kind != ERR_NONE) leave(3);
+  fill_slot(); /* while the host is still busy with itself */
   serve();
 }
