@@ -44,11 +44,13 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
-PARTS          := image
+PARTS          := image http
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
                   image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
                   image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
+PART_SRC_http  := src/net/httpc.c src/net/url.c src/net/http_part.c
+PART_PKG_http  := libcurl
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
 comma          := ,
 part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))
@@ -65,7 +67,7 @@ C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
                   libcurl4-openssl-dev libarchive-dev libssl-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
-                  shellcheck uidmap procps bubblewrap chromium
+                  shellcheck uidmap procps bubblewrap python3 chromium
 
 .PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:

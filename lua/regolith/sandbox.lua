@@ -434,10 +434,11 @@ function M.engines()
   return core.call("sandbox.engines", {})
 end
 
----Sandboxes made beforehand.
----@param opts table
+---Sandboxes made beforehand, one for each use.
+---@param opts? { size?: integer, create?: table, reuse?: boolean }
+---@return sandbox.Pool
 function M.pool(opts)
-  return core.call("sandbox.pool", check_table(opts, "options"))
+  return require "regolith.pool"(M, check_table(opts, "options"))
 end
 
 return M

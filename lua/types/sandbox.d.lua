@@ -465,17 +465,38 @@ function sandbox.gpus() end
 function sandbox.engines() end
 
 ---@class sandbox.PoolOptions
----@field size? integer how many are kept ready
+---@field size? integer how many are kept ready, default 1
 ---@field create? sandbox.CreateOptions
+---@field reuse? boolean a sandbox goes back after a use that did not fail; default false
 
----Sandboxes made beforehand, for scripts that need many short ones.
+---@class sandbox.Pool
+local Pool = {}
+
+---Calls fn with a sandbox of the pool and ends it afterwards, however fn ends. The next one is made meanwhile.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: those of `sandbox.create`, and fn's own; `conflict` once the pool is closed.
 ---```lua
----local r = sandbox.pool({ size = 4 }):use(function(sb) return sb:exec "true" end)
+---local out = pool:use(function(sb) return sb:exec("uname").stdout end)
 ---```
----@param opts sandbox.PoolOptions
----@return table pool
+---@param fn fun(sb: sandbox.Sandbox): any
+---@return any ... what fn returned
+function Pool:use(fn) end
+
+---Ends the sandboxes that wait. Happens by itself for `local pool <close>`, and at the script's end.
+---```lua
+---pool:close()
+---```
+function Pool:close() end
+
+---Sandboxes made beforehand, for scripts that need many short ones: each use gets a fresh one that is ready.
+---
+---Errors: `invalid_argument`.
+---```lua
+---local pool <close> = sandbox.pool { size = 4, create = { memory = 256 } }
+---local r = pool:use(function(sb) return sb:exec "true" end)
+---```
+---@param opts? sandbox.PoolOptions
+---@return sandbox.Pool pool
 function sandbox.pool(opts) end
 
 ---Calls fn at each event of this script's sandboxes: `before_create(opts)`, which may change the options or

@@ -65,20 +65,22 @@ function json.decode(text) end
 http = {}
 
 ---@class http.Request
----@field url string
+---@field url string "https://" or "http://"
 ---@field method? string default "GET"
 ---@field headers? table<string, string>
----@field body? string
----@field timeout? Duration default 30
+---@field body? string any bytes, at most 16 MiB
+---@field timeout? Duration for all of it, default 30
 
 ---@class http.Response
 ---@field status integer
----@field headers table<string, string> names in lower case
+---@field headers table<string, string> names in lower case; several of one name are joined by ", ", cookies by a line break
 ---@field body string
 
----Makes an HTTP request and waits for the answer.
+---Makes an HTTP request and waits for the answer, whatever its status. Redirects are followed, to granted hosts.
+---Addresses of this machine or its network have to be granted by themselves (`--allow-http 127.0.0.1`).
 ---
----Errors: `denied` (the host was not granted), `timeout`, `unsupported` where there is no client.
+---Errors: `denied` (the host was not granted), `timeout`, `payload_too_large` (more than 16 MiB), `engine_unavailable`
+---(no answer came).
 ---```lua
 ---local r = http.request { url = "https://example.org/" }
 ---```

@@ -26,6 +26,7 @@
 #include "core/op.h"
 #include "host/files.h"
 #include "host/grants.h"
+#include "host/http.h"
 #include "host/input.h"
 #include "host/nursery.h"
 #include "host/plugins.h"
@@ -51,8 +52,13 @@ struct host_script {
   struct timer deadline;
   uint64_t start_ms;
   struct host_result result;
-  char *traceback; /* owned */
-  bool held;       /* by host->hold */
+  char *traceback;      /* owned */
+  bool held;            /* by host->hold */
+  uint32_t ops_per_s;   /* 0 = no bound */
+  bool cancelled;       /* told to end: nothing slows its cleanup */
+  bool over_rate;       /* held until rate_timer */
+  uint64_t rate_due_us; /* when the ops it has asked for were all due, one by one */
+  struct timer rate_timer;
 };
 
 struct host {
@@ -61,6 +67,7 @@ struct host {
   struct supervisor *sup;
   struct files *files;
   struct input *input;
+  struct http *http;
   struct plugins *plugins; /* NULL: there are none */
   struct host_conf conf;   /* the callbacks in it */
   struct {
@@ -86,6 +93,8 @@ struct host {
 static void on_sandbox(void *data, uint64_t owner, const struct val *fields);
 static void hold_script(struct host_script *s, bool hold);
 static bool grants_of(void *data, uint64_t owner, struct files_grants *ret);
+static int count_op(struct op *op, void *data, struct err *err);
+static const struct grants *http_grants_of(void *data, uint64_t owner);
 
 int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
 {
@@ -97,7 +106,9 @@ int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
     return rc;
   }
   h->ops = ops_new(h->loop);
+  ops_add_admission(h->ops, count_op, h);
   h->files = files_new(h->ops, grants_of, h);
+  h->http = http_new(h->loop, h->ops, http_grants_of, h);
   h->input = input_new(h->loop, h->ops, STDIN_FILENO);
 #ifdef REGOLITH_DEBUG
   ops_set_check(h->ops, codec_check);
@@ -216,18 +227,55 @@ static const struct script_hooks script_hooks = {
     .on_done = on_script_done,
 };
 
+/* ---- rates ---- */
+
+static void on_rate_timer(struct timer *t)
+{
+  struct host_script *s = t->data;
+  s->over_rate = false;
+  hold_script(s, s->held);
+}
+
+/* Each op is due some time after the one before; a second's worth may come at once. A script that
+ * is ahead of that waits, and nobody else does: no op is refused. */
+static int count_op(struct op *op, void *data, struct err *err)
+{
+  struct host *h = data;
+  (void)err;
+  size_t i = index_of_owner(h, op->owner);
+  struct host_script *s = i == HOST_NO_SCRIPT ? NULL : h->scripts[i];
+  if (!s || s->ops_per_s == 0 || s->cancelled) return 0;
+  uint64_t now = clock_mono_ns() / 1000, floor = now - 1000000;
+  s->rate_due_us = (s->rate_due_us > floor ? s->rate_due_us : floor) + 1000000 / s->ops_per_s;
+  if (s->rate_due_us <= now || s->over_rate) return 0;
+  s->over_rate = true;
+  hold_script(s, s->held);
+  timer_start(h->loop, &s->rate_timer, (s->rate_due_us - now + 999) / 1000);
+  return 0;
+}
+
+static void cancel_script(struct host_script *s, enum script_end end, const struct err *why,
+                          bool force)
+{
+  s->cancelled = true;
+  timer_stop(s->host->loop, &s->rate_timer);
+  if (s->over_rate) on_rate_timer(&s->rate_timer);
+  runner_cancel(s->runner, end, why, force);
+}
+
 static void on_deadline(struct timer *t)
 {
   struct host_script *s = t->data;
   struct err err;
   err_set(&err, ERR_TIMEOUT, 0, "ran out of time (%g s)", (double)s->timeout_ms / 1000);
   err_hint(&err, "a longer --timeout, or none, gives it more");
-  runner_cancel(s->runner, SCRIPT_TIMEOUT, &err, false);
+  cancel_script(s, SCRIPT_TIMEOUT, &err, false);
 }
 
 static void script_slot_free(struct host_script *s)
 {
   timer_stop(s->host->loop, &s->deadline);
+  timer_stop(s->host->loop, &s->rate_timer);
   runner_free(s->runner);
   free(s->traceback);
   free(s->dir);
@@ -280,6 +328,13 @@ int host_load_plugins(struct host *h, struct err *err)
   return h->plugins ? plugins_load(h->plugins, err) : 0;
 }
 
+static const struct grants *http_grants_of(void *data, uint64_t owner)
+{
+  struct host *h = data;
+  size_t i = index_of_owner(h, owner);
+  return i == HOST_NO_SCRIPT ? NULL : h->scripts[i]->grants;
+}
+
 static uint64_t owner_of_script(struct host *h, const struct host_script_conf *conf)
 {
   struct owner_conf owner = {.name = conf->name};
@@ -303,7 +358,7 @@ static void take_grants(struct host_script *s, const struct grants *g)
   s->files = (struct files_grants){.dir = s->dir};
   if (!g) return;
   grants_bounds(g, &b);
-  s->limits.ops_per_s = b.ops_per_s;
+  s->ops_per_s = b.ops_per_s;
   s->conf.env = grants_env(g);
   s->files.read_dirs = grants_read_dirs(g);
   s->files.write_dirs = grants_write_dirs(g);
@@ -315,6 +370,7 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
   s->host = h;
   s->timeout_ms = conf->timeout_ms;
   s->deadline = (struct timer){.cb = on_deadline, .data = s};
+  s->rate_timer = (struct timer){.cb = on_rate_timer, .data = s};
   s->owner = owner_of_script(h, conf);
   s->limits = (struct runner_limits){.cpu_s = conf->cpu_s};
   s->dir = folder_of(conf->path);
@@ -412,12 +468,19 @@ static void on_owner_ended(void *data)
   start_waiting(h);
 }
 
+static void on_http_ended(void *data)
+{
+  struct host_script *s = data;
+  supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
+}
+
 static void on_script_done(void *data, const struct script_result *result)
 {
   struct host_script *s = data;
   struct script_stats stats;
   runner_stats(s->runner, &stats);
   timer_stop(s->host->loop, &s->deadline);
+  timer_stop(s->host->loop, &s->rate_timer);
   s->traceback = result->traceback ? xstrdup(result->traceback) : NULL;
   s->result = (struct host_result){
       .outcome = script_end_name(result->end),
@@ -430,13 +493,13 @@ static void on_script_done(void *data, const struct script_result *result)
   };
   runner_free(take_ptr(&s->runner));
   files_end_owner(s->host->files, s->owner);
-  supervisor_owner_end(s->host->sup, s->owner, on_owner_ended, s);
+  http_end_owner(s->host->http, s->owner, on_http_ended, s);
 }
 
 static void hold_script(struct host_script *s, bool hold)
 {
   s->held = hold;
-  if (s->runner) runner_hold(s->runner, hold);
+  if (s->runner) runner_hold(s->runner, hold || s->over_rate);
 }
 
 void host_hold(struct host *h, enum host_hold hold)
@@ -461,7 +524,7 @@ void host_cancel(struct host *h, const struct err *why, bool force)
 {
   size_t started = h->next;
   for (size_t i = 0; i < started; i++)
-    if (h->scripts[i]->runner) runner_cancel(h->scripts[i]->runner, SCRIPT_CANCELLED, why, force);
+    if (h->scripts[i]->runner) cancel_script(h->scripts[i], SCRIPT_CANCELLED, why, force);
   for (h->next = h->scripts_n; started < h->scripts_n; started++)
     end_unstarted(h->scripts[started], SCRIPT_CANCELLED, why);
 }
@@ -537,6 +600,7 @@ void host_free(struct host *h)
   for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
   free(h->scripts);
   files_free(h->files);
+  http_free(h->http);
   input_free(h->input);
   ops_free(h->ops);
   if (h->signals_open)

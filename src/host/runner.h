@@ -16,7 +16,6 @@ struct runner;
 struct runner_limits {
   uint32_t cpu_s;         /* processor time; 0 = none. Workers only */
   uint32_t max_in_flight; /* ops at once; 0 = the default. Workers only */
-  uint32_t ops_per_s;     /* 0 = no bound. Workers only */
 };
 
 /* nursery NULL: in this process. */

@@ -22,7 +22,6 @@
 #include <sys/socket.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/idmap.h"
 #include "base/val.h"
 #include "core/channel.h"
@@ -52,11 +51,9 @@ struct worker {
   struct nursery_exit how; /* valid once exited */
   bool killed;             /* by us: its signal is no crash */
   bool streams_paused;     /* its backlog is over MAX_BACKLOG */
-  bool held, rate_paused;
-  struct timer kill_timer, rate_timer;
-  uint64_t rate_window_ms; /* begin of the current second */
-  uint32_t rate_used;      /* ops in it */
-  char where[300];         /* file:line where it last was seen computing */
+  bool held;
+  struct timer kill_timer;
+  char where[300]; /* file:line where it last was seen computing */
   struct script_result result;
   struct script_stats stats;
   char *traceback; /* owned; result.traceback points here */
@@ -86,7 +83,6 @@ static void on_finish(struct defer *d)
 {
   struct worker *w = d->data;
   timer_stop(w->conf.loop, &w->kill_timer);
-  timer_stop(w->conf.loop, &w->rate_timer);
   w->conf.hooks->on_done(w->conf.hooks_data, &w->result);
 }
 
@@ -183,7 +179,7 @@ static void on_exit_of_child(struct nursery_child *child, const struct nursery_e
   w->exited = true;
   w->how = *how;
   w->stats.cpu_ns = how->cpu_us * 1000;
-  w->held = w->rate_paused = false;
+  w->held = false;
   if (w->channel) channel_pause(w->channel, false); /* what it said before still counts */
   conclude(w);
 }
@@ -248,28 +244,6 @@ static void on_op_input_full(struct op *op, bool full)
 static const struct op_client op_client = {
     .on_chunk = on_op_chunk, .on_input_full = on_op_input_full, .on_done = on_op_done};
 
-static void on_rate_timer(struct timer *t)
-{
-  struct worker *w = t->data;
-  w->rate_paused = false;
-  if (w->channel) channel_pause(w->channel, w->held);
-}
-
-/* A worker over its rate is not read until the second is over: it waits, nobody else does. */
-static void count_rate(struct worker *w)
-{
-  if (!w->limits.ops_per_s) return;
-  uint64_t now = clock_mono_ms();
-  if (now - w->rate_window_ms >= 1000) {
-    w->rate_window_ms = now;
-    w->rate_used = 0;
-  }
-  if (++w->rate_used < w->limits.ops_per_s || w->rate_paused) return;
-  w->rate_paused = true;
-  channel_pause(w->channel, true);
-  timer_start(w->conf.loop, &w->rate_timer, 1000 - (now - w->rate_window_ms));
-}
-
 static void refuse_op(struct worker *w, uint64_t id, const struct err *err)
 {
   send_done(w, id, err, NULL);
@@ -277,7 +251,6 @@ static void refuse_op(struct worker *w, uint64_t id, const struct err *err)
 
 static void start_op(struct worker *w, struct frame *f)
 {
-  count_rate(w);
   struct err e = {0};
   if (w->ops.n >= w->limits.max_in_flight) {
     err_set(&e, ERR_LIMIT, 0, "%zu operations are under way, which is the most a script may have",
@@ -462,7 +435,6 @@ int worker_new(struct worker **ret, struct nursery *nursery, const struct script
   if (!w->limits.max_in_flight) w->limits.max_in_flight = DEFAULT_IN_FLIGHT;
   w->start = start_body(conf);
   w->kill_timer = (struct timer){.cb = on_kill_timer, .data = w};
-  w->rate_timer = (struct timer){.cb = on_rate_timer, .data = w};
   w->finish = (struct defer){.cb = on_finish, .data = w};
   w->child = (struct nursery_child){.on_exit = on_exit_of_child, .data = w};
   struct nursery_limits process = {.mem_bytes = conf->mem_bytes, .cpu_s = limits->cpu_s};
@@ -502,7 +474,7 @@ void worker_cancel(struct worker *w, enum script_end why, const struct err *err,
 void worker_hold(struct worker *w, bool hold)
 {
   w->held = hold;
-  if (w->channel) channel_pause(w->channel, hold || w->rate_paused);
+  if (w->channel) channel_pause(w->channel, hold);
 }
 
 void worker_stats(const struct worker *w, struct script_stats *ret)

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #include "base/buf.h"
@@ -55,6 +56,7 @@ struct http_transfer {
   struct err why;     /* why it was aborted */
   int status;         /* of the final answer, 0 = none yet */
   bool resume, abort; /* what kick is to do */
+  bool refused;       /* may_connect said no */
   char text[CURL_ERROR_SIZE];
 };
 
@@ -192,6 +194,10 @@ static size_t on_curl_data(char *data, size_t size, size_t n, void *arg)
 /* What curl's result means to a user. */
 static void describe(const struct http_transfer *t, CURLcode rc, struct err *err)
 {
+  if (t->refused && rc == CURLE_COULDNT_CONNECT) {
+    err_set(err, ERR_DENIED, EACCES, "its address may not be connected to");
+    return;
+  }
   const char *text = t->text[0] ? t->text : curl_easy_strerror(rc);
   switch ((int)rc) {
   case CURLE_OPERATION_TIMEDOUT: err_set(err, ERR_ENGINE_UNAVAILABLE, ETIMEDOUT, "%s", text); break;
@@ -288,9 +294,21 @@ static void set_limits(CURL *easy, const struct http_request *req)
   const char *protocols = req->plain_http ? "http,https" : "https";
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols);
   curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
-  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
+  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, req->stay ? 0L : 1L);
+  if (req->direct) curl_easy_setopt(easy, CURLOPT_PROXY, "");
   curl_easy_setopt(easy, CURLOPT_MAXREDIRS, REDIRECTS_MAX);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "regolith/" REGOLITH_VERSION);
+}
+
+static curl_socket_t on_open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *a)
+{
+  struct http_transfer *t = data;
+  (void)purpose;
+  if (!t->req.may_connect(t, &a->addr)) {
+    t->refused = true;
+    return CURL_SOCKET_BAD;
+  }
+  return socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 }
 
 static void set_body(CURL *easy, const struct http_request *req)
@@ -331,6 +349,10 @@ int http_start(struct httpc *h, const struct http_request *req, struct http_tran
   curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_curl_data);
   curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
   if (req->ca_file) curl_easy_setopt(t->easy, CURLOPT_CAINFO, req->ca_file);
+  if (req->may_connect) {
+    curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t);
+  }
   set_limits(t->easy, req);
   set_auth(t->easy, req);
   set_body(t->easy, req);
@@ -361,6 +383,13 @@ const char *http_header(struct http_transfer *t, const char *name)
   struct curl_header *found = NULL;
   if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &found) != CURLHE_OK) return NULL;
   return found->value;
+}
+
+void http_each_header(struct http_transfer *t,
+                      void (*fn)(void *data, const char *name, const char *value), void *data)
+{
+  struct curl_header *h = NULL;
+  while ((h = curl_easy_nextheader(t->easy, CURLH_HEADER, -1, h))) fn(data, h->name, h->value);
 }
 
 void http_resume(struct http_transfer *t)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 
 struct loop;
+struct sockaddr;
 struct httpc;         /* all transfers of one loop */
 struct http_transfer; /* one request and its answer */
 
@@ -24,10 +25,14 @@ struct http_request {
   uint64_t from;       /* > 0: ask for the bytes from here on */
   const char *ca_file; /* who to trust instead of the system's, NULL = the system's */
   bool plain_http;     /* http:// may be used, also by a redirect */
+  bool stay;           /* redirects are answers like others */
+  bool direct;         /* no proxy, whatever the environment says */
   uint64_t connect_ms; /* to be connected; 0 = 15 s */
   uint64_t stall_ms;   /* without one byte; 0 = 30 s */
   uint64_t total_ms;   /* for all of it; 0 = none */
 
+  /* Asked before each connection is opened; false: DENIED with EACCES. NULL: any may be. */
+  bool (*may_connect)(struct http_transfer *t, const struct sockaddr *addr);
   /* The status and headers of the final answer are there. Once, before on_data and on_done; not
    * when none came. */
   void (*on_head)(struct http_transfer *t, int status);
@@ -48,6 +53,9 @@ int http_start(struct httpc *h, const struct http_request *req, struct http_tran
 void *http_data(const struct http_transfer *t);
 int http_status(const struct http_transfer *t);                     /* 0 before on_head */
 const char *http_header(struct http_transfer *t, const char *name); /* NULL = absent */
+/* Every header of the final answer, in order. */
+void http_each_header(struct http_transfer *t,
+                      void (*fn)(void *data, const char *name, const char *value), void *data);
 void http_resume(struct http_transfer *t);
 
 /* Ends the transfer; on_done follows with err. */

@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 
@@ -17,9 +18,25 @@ static char *part(const char *url, CURLUPart what)
 {
   char *text = NULL;
   CURLU *u = curl_url();
-  if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK) curl_url_get(u, what, &text, 0);
+  if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK)
+    curl_url_get(u, what, &text, what == CURLUPART_PORT ? CURLU_DEFAULT_PORT : 0);
   curl_url_cleanup(u);
   return take(text);
+}
+
+char *url_part(const char *url, const char *what)
+{
+  static const struct {
+    const char *name;
+    CURLUPart part;
+  } parts[] = {{"scheme", CURLUPART_SCHEME},
+               {"host", CURLUPART_HOST},
+               {"port", CURLUPART_PORT},
+               {"user", CURLUPART_USER},
+               {"password", CURLUPART_PASSWORD}};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    if (strcmp(parts[i].name, what) == 0) return part(url, parts[i].part);
+  return NULL;
 }
 
 char *url_join(const char *base, const char *ref)

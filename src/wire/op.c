@@ -898,6 +898,71 @@ int budget_args_parse(const struct val *args, struct budget_args *ret, struct er
   return rc;
 }
 
+static int body_parse(const struct field *f, const char *path, const struct val *v, void *dst,
+                      struct err *err)
+{
+  struct http_args *a = (struct http_args *)((char *)dst - f->offset);
+  if (v->type != VAL_STR) return field_wrong(err, path, v, "a string");
+  if ((int64_t)v->s.len > f->max)
+    return err_arg(err, path, "%s has %zu bytes: %lld are the most", path, v->s.len,
+                   (long long)f->max);
+  free(a->body);
+  a->body = xmemdup(v->s.p, v->s.len + 1);
+  a->body_len = v->s.len;
+  return 0;
+}
+
+static void body_release(void *dst)
+{
+  free(*(char **)dst);
+  *(char **)dst = NULL;
+}
+
+static const struct field_type type_body = {body_parse, NULL, body_release};
+
+static const struct field http_fields[] = {
+    {.name = "url",
+     .type = &field_text,
+     .offset = offsetof(struct http_args, url),
+     .flags = FIELD_REQUIRED,
+     .max = 8192,
+     .must = "a URL (\"https://api.example.com/\")"},
+    {.name = "method",
+     .type = &field_text,
+     .offset = offsetof(struct http_args, method),
+     .max = 64,
+     .fallback = "GET"},
+    {.name = "headers",
+     .type = &type_map,
+     .offset = offsetof(struct http_args, headers),
+     .min = 16384,
+     .max = 100,
+     .ok = is_word,
+     .must = "names of headers"},
+    {.name = "body",
+     .type = &type_body,
+     .offset = offsetof(struct http_args, body),
+     .max = INT64_C(16) << 20},
+    {.name = "timeout",
+     .type = &field_millis,
+     .offset = offsetof(struct http_args, timeout_ms),
+     .min = 1,
+     .max = INT64_C(3600) * 1000,
+     .fallback = "30"},
+};
+static const struct schema http_schema = {.name = "http.request", SCHEMA_FIELDS(http_fields)};
+
+int http_args_parse(const struct val *args, struct http_args *ret, struct err *err)
+{
+  *ret = (struct http_args){0};
+  return schema_parse(&http_schema, "", args, ret, err);
+}
+
+void http_args_free(struct http_args *a)
+{
+  schema_free(&http_schema, a);
+}
+
 int no_args_parse(const char *op, const struct val *args, struct err *err)
 {
   const struct schema s = {.name = op};

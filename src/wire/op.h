@@ -140,6 +140,18 @@ struct budget_args {
 
 int budget_args_parse(const struct val *args, struct budget_args *ret, struct err *err);
 
+/* http.request: { url, method, headers, body, timeout } */
+struct http_args {
+  char *url, *method;  /* method never NULL after defaults */
+  struct strv headers; /* "Name=value" */
+  char *body;          /* owned, any bytes; NULL = none */
+  size_t body_len;
+  uint64_t timeout_ms;
+};
+
+int http_args_parse(const struct val *args, struct http_args *ret, struct err *err);
+void http_args_free(struct http_args *a);
+
 /* Ops without arguments (sandbox.engines, sandbox.gpus): refuses any field. */
 int no_args_parse(const char *op, const struct val *args, struct err *err);
 
