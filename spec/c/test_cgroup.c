@@ -546,9 +546,10 @@ static pid_t warden_dies(pid_t *ret_box)
     pid_t box = fork();
     if (box == 0) {
       if (cgroup_entry_join(&e, false) < 0) _exit(99);
+      /* As an agent does, so that the lock is the warden's alone. */
+      if (dup2(pipe_fd[1], 0) < 0 || syscall(SYS_close_range, 1u, ~0u, 0u) < 0) _exit(1);
       pid_t me = getpid();
-      if (write(pipe_fd[1], &me, sizeof me) != sizeof me) _exit(1);
-      syscall(SYS_close_range, 0u, ~0u, 0u); /* as an agent does: the lock is the warden's alone */
+      if (write(0, &me, sizeof me) != sizeof me) _exit(1);
       sleep_on();
     }
     sleep_on();

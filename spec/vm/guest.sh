@@ -1,28 +1,20 @@
 #!/bin/sh
 # Process 1 of the virtual machine of spec/vm/run.sh. Each scenario is a place for regolith to be started in, as far as
 # control groups go; in each the tests that depend on it run. Arguments: the scenarios to run, none = all.
-if [ "$1" != inside ]; then
-  # The initial RAM disk cannot be pivoted away from, which sandboxes need: move to a tmpfs.
-  mount -t tmpfs -o mode=755 none /new
-  for d in usr etc spec root var init; do cp -a "/$d" /new/; done
-  for d in bin lib lib64 sbin; do ln -s "usr/$d" "/new/$d"; done
-  mkdir -p /new/proc /new/sys /new/dev /new/run /new/tmp
-  exec switch_root /new /init inside "$@"
-fi
-shift
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm
-mount -t devpts pts /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t tmpfs -o mode=1777 tmp /tmp
-mount -t tmpfs run /run
 export PATH=/usr/bin:/usr/sbin HOME=/root
-ip link set lo up 2>/dev/null
-insmod /spec/overlay.ko 2>/dev/null
-# shellcheck disable=SC2046  # the kernel's command line, as words
-set -- $(sed 's/.*-- *//; t; d' /proc/cmdline)
+case $1 in
+  inside | service) ;;
+  *)
+    # The initial RAM disk cannot be pivoted away from, which sandboxes need: move to a tmpfs.
+    mount -t tmpfs -o mode=755 none /new
+    for d in usr etc spec root var init; do cp -a "/$d" /new/; done
+    for d in bin lib lib64 sbin; do ln -s "usr/$d" "/new/$d"; done
+    mkdir -p /new/proc /new/sys /new/dev /new/run /new/tmp
+    insmod /spec/overlay.ko
+    case " $* " in *" systemd "*) exec switch_root /new /lib/systemd/systemd ;; esac
+    exec switch_root /new /init inside "$@"
+    ;;
+esac
 
 cg=/sys/fs/cgroup
 passed=0 failed=0
@@ -55,8 +47,35 @@ expect() { # LABEL PATTERN COMMAND...: output that must match
   fi
 }
 
-wanted() { [ -z "$words" ] || case " $words " in *" $1 "*) ;; *) return 1 ;; esac; }
+finish() {
+  echo "$passed passed, $failed failed in all"
+  poweroff -f
+}
+
+if [ "$1" = service ]; then # a unit of the service manager runs us: groups are its to give
+  run "systemd: cgroup" /spec/test_cgroup
+  expect "systemd: a scope" "base .*/system.slice/regolith-[0-9]*.scope" /spec/test_cgroup probe
+  expect "systemd: doctor" "control groups.*version 2: cpu, memory, pids" regolith doctor
+  run "systemd: sandboxes" /spec/test_engine_local limits
+  as_user() { /usr/bin/setpriv --reuid user --regid user --clear-groups env HOME=/tmp "$@"; }
+  run "systemd, a user: cgroup" as_user /spec/test_cgroup
+  expect "systemd, a user: a scope" "base .*/user@1000.service/.*regolith-[0-9]*.scope" as_user /spec/test_cgroup probe
+  run "systemd, a user: sandboxes" as_user /spec/test_engine_local limits
+  finish
+fi
+
+shift
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs run /run
+ip link set lo up
 words=$*
+wanted() { [ -z "$words" ] || case " $words " in *" $1 "*) ;; *) return 1 ;; esac; }
 
 mount -t cgroup2 -o nsdelegate none $cg # as service managers do
 echo "+cpu +memory +pids" >$cg/cgroup.subtree_control
@@ -118,5 +137,4 @@ if wanted sandbox; then
   run "seccomp" /spec/test_seccomp
   run "probe" /spec/test_probe
 fi
-echo "$passed passed, $failed failed"
-poweroff -f
+finish

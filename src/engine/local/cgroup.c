@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,10 +76,19 @@ static bool swap_is_limited(const struct cg_tree *t)
   return exists_in(t->own, t->v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes");
 }
 
-void cgroup_probe(struct cgroup_info *ret_info)
+/* Finds the trees, after asking for a scope where that is the way to one. */
+static size_t find_trees(struct cgroups *cg, bool take_host)
 {
-  struct cgroups cg = {0};
-  cg.n = cg_find_trees(cg.tree, 0, &cg.info);
+  size_t n = cg_find_trees(cg->tree, cg->host_pid, &cg->info);
+  if (!cg_wants_scope(cg->tree, n) || cg_scope_take(take_host ? cg->host_pid : 0) < 0) return n;
+  cg->info = (struct cgroup_info){0};
+  return cg_find_trees(cg->tree, cg->host_pid, &cg->info);
+}
+
+static void probe_here(struct cgroup_info *ret_info)
+{
+  struct cgroups cg = {.host_pid = getppid()};
+  cg.n = find_trees(&cg, false);
   for (size_t i = 0; i < cg.n; i++)
     cg.tree[i].has_kill = cg.tree[i].v2 && kernel_has_kill(&cg.tree[i]);
   derive_info(&cg);
@@ -86,6 +96,25 @@ void cgroup_probe(struct cgroup_info *ret_info)
     if ((cg.tree[i].ctl & CG_MEMORY) && swap_is_limited(&cg.tree[i]))
       cg.info.caps |= CGROUP_CAP_SWAP;
   *ret_info = cg.info;
+}
+
+/* In a child: a scope would move the caller. */
+void cgroup_probe(struct cgroup_info *ret_info)
+{
+  int fds[2];
+  *ret_info = (struct cgroup_info){0};
+  if (pipe2(fds, O_CLOEXEC) < 0) return;
+  pid_t pid = fork();
+  if (pid == 0) {
+    struct cgroup_info info;
+    probe_here(&info);
+    _exit(write(fds[1], &info, sizeof info) != sizeof info);
+  }
+  close(fds[1]);
+  if (read(fds[0], ret_info, sizeof *ret_info) != sizeof *ret_info)
+    *ret_info = (struct cgroup_info){.why = "looking for control groups failed"};
+  close(fds[0]);
+  while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
 }
 
 /* --- the warden's directories ----------------------------------------------------------------- */
@@ -200,7 +229,7 @@ int cgroup_open(struct cgroups **ret, const struct cgroup_conf *conf, struct err
   struct cgroups *cg = xcalloc(1, sizeof *cg);
   cg->host_pid = conf->host_pid;
   name_warden(cg->warden, sizeof cg->warden);
-  size_t found = cg_find_trees(cg->tree, conf->host_pid, &cg->info);
+  size_t found = find_trees(cg, true);
   for (size_t i = 0; i < found; i++) {
     struct cg_tree t = cg->tree[i];
     int r = open_tree(cg, &t);

@@ -48,7 +48,7 @@ struct cgroup_info {
   char mend[256]; /* a command or setting that mends it; "" when none is needed or known */
 };
 
-/* What would cgroup_open offer? Looks only: makes nothing, moves nothing. */
+/* What would cgroup_open offer? Looks only, in a child: makes nothing, moves nobody. */
 void cgroup_probe(struct cgroup_info *ret_info);
 
 struct cgroup_conf {

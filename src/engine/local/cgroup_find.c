@@ -8,9 +8,10 @@
  * v2 does not, once controllers are on for the children ("no internal processes"). Places for v2,
  * in order of preference:
  *   1. our own group, when host and warden are alone in it: both move to a leaf of it
- *   2. the true root group, which is exempt from the rule (root only; what a systemd machine offers
+ *   2. a scope that systemd delegates (cgroup_scope.c), which then is 1.
+ *   3. the true root group, which is exempt from the rule (root only; what a systemd machine offers
  *      when its manager cannot be asked)
- *   3. our own group without controllers: leaves only, no limits
+ *   4. our own group without controllers: leaves only, no limits
  * This file only looks: it makes nothing and moves nothing. */
 #include <errno.h>
 #include <fcntl.h>
@@ -237,6 +238,15 @@ static bool choose_v1_base(struct cg_tree *t, bool have_v2, struct cgroup_info *
   }
   snprintf(t->base, sizeof t->base, "%s", t->own);
   return true;
+}
+
+/* On a machine with nothing but v2, unless our group is our own already. */
+bool cg_wants_scope(const struct cg_tree *trees, size_t n)
+{
+  bool v2 = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
+  for (size_t i = 0; i < n; i++)
+    if (!trees[i].v2 || trees[i].move) return false;
+  return v2;
 }
 
 size_t cg_find_trees(struct cg_tree trees[CG_TREES_MAX], pid_t host_pid, struct cgroup_info *info)

@@ -50,8 +50,14 @@ int cg_remove_at(int dirfd, const char *name);
 
 /* cgroup_find.c: what is mounted, where we are in it, and where our directories can go. */
 size_t cg_find_trees(struct cg_tree trees[CG_TREES_MAX], pid_t host_pid, struct cgroup_info *info);
+/* Would a group of our own, if we got one, be better than what was found? */
+bool cg_wants_scope(const struct cg_tree *trees, size_t n);
 unsigned cg_parse_controllers(const char *list, char separator);
 bool cg_machine_has_swap(void);
+
+/* cgroup_scope.c: has systemd move the caller and host_pid (0: none) to a delegated scope; waits
+ * for it. 0, or a negative errno when there is no systemd, or it does not want to. */
+int cg_scope_take(pid_t host_pid);
 
 /* cgroup_v1.c, cgroup_v2.c: one box (its directory) in one tree. */
 int cg_v1_limit(const struct cg_tree *t, int boxfd, const struct cgroup_limits *limits,
