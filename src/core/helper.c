@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -87,6 +88,8 @@ static void run(const char *name, helper_main_fn *main_fn, int sock)
 {
   default_signals();
   if (keep_only(sock) < 0 || chdir("/") < 0) _exit(125);
+  /* Real-time scheduling is for the host alone; such processes cannot join groups either. */
+  sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
   setsid(); /* fails only for who leads a session already */
   umask(022);
   clearenv();

@@ -127,7 +127,7 @@ struct script {
   uint64_t slice_start_ns; /* CPU of the thread */
   uint64_t cpu_ns, preempts;
   uint64_t told_where_ms; /* monotonic; of the last on_where */
-  unsigned jitter; /* random enough */
+  unsigned jitter;        /* random enough */
 
   /* the end */
   enum script_end end; /* SCRIPT_OK until something went wrong */

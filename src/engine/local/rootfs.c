@@ -94,19 +94,43 @@ static const struct {
                  {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
 #define DEV_NODES (sizeof dev_nodes / sizeof *dev_nodes)
 
+/* A user cannot make device nodes: he binds those that are there. (Only then are they cloned: to
+ * close a clone that was attached nowhere takes the kernel long.) */
 static bool nodes_are_bound;
 
-/* A user cannot make device nodes: he binds those that are there. */
-static int fill_dev(int dev, const int nodes[DEV_NODES])
+static int make_nodes(int dev)
+{
+  for (size_t i = 0; i < DEV_NODES; i++) {
+    dev_t rdev = makedev(dev_nodes[i].major, dev_nodes[i].minor);
+    if (mknodat(dev, dev_nodes[i].name, S_IFCHR | 0666, rdev) < 0) return -1;
+  }
+  return 0;
+}
+
+static int clone_nodes(int nodes[DEV_NODES])
+{
+  for (size_t i = 0; i < DEV_NODES; i++) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/%s", dev_nodes[i].name);
+    nodes[i] = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (nodes[i] < 0) return -1;
+  }
+  return 0;
+}
+
+static int attach_nodes(int dev, const int nodes[DEV_NODES])
 {
   for (size_t i = 0; i < DEV_NODES; i++) {
     const char *name = dev_nodes[i].name;
-    if (mknodat(dev, name, S_IFCHR | 0666, makedev(dev_nodes[i].major, dev_nodes[i].minor)) == 0)
-      continue;
-    nodes_are_bound = true;
-    cleanup_close int fd = openat(dev, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
-    if (fd < 0 || nodes[i] < 0 || move_to(nodes[i], dev, name) < 0) return -1;
+    cleanup_close int file = openat(dev, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+    if (file < 0 || move_to(nodes[i], dev, name) < 0) return -1;
+    close(nodes[i]);
   }
+  return 0;
+}
+
+static int fill_dev(int dev)
+{
   static const char *const links[][2] = {{"/proc/self/fd", "fd"},
                                          {"/proc/self/fd/0", "stdin"},
                                          {"/proc/self/fd/1", "stdout"},
@@ -122,18 +146,13 @@ static int replace_dev(void)
   static const struct fs_option options[] = {
       {"size", "64k"}, {"nr_inodes", "64"}, {"mode", "0755"}, {0}};
   int nodes[DEV_NODES];
-  for (size_t i = 0; i < DEV_NODES; i++) {
-    char path[32];
-    snprintf(path, sizeof path, "/dev/%s", dev_nodes[i].name);
-    nodes[i] = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-  }
   cleanup_close int dev = new_fs("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
-  int rc = dev < 0 || move_to(dev, AT_FDCWD, "/dev") < 0 ? -1 : fill_dev(dev, nodes);
-  int e = errno;
-  for (size_t i = 0; i < DEV_NODES; i++)
-    if (nodes[i] >= 0) close(nodes[i]);
-  errno = e;
-  return rc;
+  if (dev < 0) return -1;
+  nodes_are_bound = make_nodes(dev) < 0;
+  if (nodes_are_bound && clone_nodes(nodes) < 0) return -1;
+  if (move_to(dev, AT_FDCWD, "/dev") < 0) return -1;
+  if (nodes_are_bound && attach_nodes(dev, nodes) < 0) return -1;
+  return fill_dev(dev);
 }
 
 static const char etc_bound_glob[] = "java-*";
@@ -573,15 +592,17 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, 
       clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
                  nodes_are_bound ? AT_RECURSIVE : 0);
   if (dev < 0) return fail(err, "bind /dev");
-  cleanup_close int share = clone_tree(
-      AT_FDCWD, SHARE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
-  if (share < 0) return fail(err, "bind what is public in /etc");
-  int rc = go->image == IMAGE_HOST ? open_host(go, &root, &shm, err) : 0;
+  bool host = go->image == IMAGE_HOST;
+  cleanup_close int share =
+      host ? clone_tree(AT_FDCWD, SHARE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID,
+                        AT_RECURSIVE)
+           : -1;
+  if (host && share < 0) return fail(err, "bind what is public in /etc");
+  int rc = host ? open_host(go, &root, &shm, err) : 0;
   if (rc < 0) return rc;
   if (root < 0 || shm < 0) return err_set(err, ERR_INTERNAL, EBADF, "the image's mounts are lost");
   if (move_to(root, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the root");
-  if (go->image == IMAGE_HOST && fill_host_root(root, share) < 0)
-    return fail(err, "furnish the image \"host\"");
+  if (host && fill_host_root(root, share) < 0) return fail(err, "furnish the image \"host\"");
   rc = mount_system(go, root, dev, shm, err);
   return rc < 0 ? rc : move_in(root, err);
 }
