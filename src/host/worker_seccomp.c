@@ -90,6 +90,10 @@ static const struct sock_filter program[] = {
     ALLOW(getrandom),
     ALLOW_UNLESS_EXEC(mmap),
     ALLOW_UNLESS_EXEC(mprotect),
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    ALLOW(sigaltstack),
+    ALLOW(sched_yield),
+#endif
     /* the end */
     ALLOW(exit_group),
     ALLOW(exit),

@@ -12,6 +12,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -72,6 +73,13 @@ static int limit(int resource, rlim_t value)
   return setrlimit(resource, &r) < 0 ? -errno : 0;
 }
 
+/* Sanitizers reserve terabytes of addresses for their shadow, and map more as they go. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BOUNDS_ADDRESSES false
+#else
+#define BOUNDS_ADDRESSES true
+#endif
+
 static int set_limits(const struct nursery_message *m)
 {
   int rc = limit(RLIMIT_CORE, 0);
@@ -79,7 +87,7 @@ static int set_limits(const struct nursery_message *m)
   if (rc == 0) rc = limit(RLIMIT_NPROC, 0);
   if (rc == 0) rc = limit(RLIMIT_MEMLOCK, 0);
   if (rc == 0) rc = limit(RLIMIT_NOFILE, WORKER_FD + 1 + SPARE_DESCRIPTORS);
-  if (rc == 0) rc = limit(RLIMIT_AS, WORKER_SPARE_BYTES + 4 * m->mem_bytes);
+  if (rc == 0 && BOUNDS_ADDRESSES) rc = limit(RLIMIT_AS, WORKER_SPARE_BYTES + 4 * m->mem_bytes);
   if (rc == 0 && m->cpu_s) {
     struct rlimit cpu = {m->cpu_s, m->cpu_s + 1}; /* SIGXCPU, then SIGKILL */
     if (setrlimit(RLIMIT_CPU, &cpu) < 0) rc = -errno;
