@@ -507,11 +507,9 @@ void image_lease_free(struct image_lease *l)
   free(l);
 }
 
-int store_lease_line(struct image_lease *l, const char *kind, const char *what, struct err *err)
+static int lease_write(struct image_lease *l, const struct buf *lines, struct err *err)
 {
-  char line[128];
-  int n = snprintf(line, sizeof line, "%s %s\n", kind, what);
-  if (write(l->fd, line, (size_t)n) != n)
+  if (write(l->fd, lines->data, lines->len) != (ssize_t)lines->len)
     return err_set(err, ERR_ENGINE_UNAVAILABLE, errno, "cannot write to %s/leases: %s",
                    l->store->root, strerror(errno));
   return 0;
@@ -523,22 +521,32 @@ int image_lease_layer(struct image_lease *l, const char *diff_id, bool *ret_pres
   cleanup_close int lock = store_lock(l->store, LOCK_SH, err);
   if (lock < 0) return lock;
   *ret_present = store_has_layer(l->store, diff_id);
-  return store_lease_line(l, "layer", diff_id, err);
+  struct buf line = {0};
+  buf_printf(&line, "layer %s\n", diff_id);
+  int rc = lease_write(l, &line, err);
+  buf_free(&line);
+  return rc;
 }
 
+/* The record of an image is written after its layers have settled, so that they are there is all
+ * there is to see. */
 static int lease_image(struct image_store *s, const struct image_record *r, struct image_lease *l,
                        struct err *err)
 {
-  int rc = store_lease_line(l, "image", r->digest, err);
+  struct buf lines = {0};
+  char path[64] = "layers/";
+  int rc = 0;
+  buf_printf(&lines, "image %s\n", r->digest);
   for (size_t i = 0; rc == 0 && i < r->layers_n; i++) {
-    if (!store_has_layer(s, r->layers[i])) {
-      rc = err_set(err, ERR_IMAGE_NOT_FOUND, ENOENT, "a layer of image %s is gone from the store",
-                   r->digest);
-      err_hint(err, "pull the image again: regolith image pull");
-      break;
-    }
-    rc = store_lease_line(l, "layer", r->layers[i], err);
+    buf_printf(&lines, "layer %s\n", r->layers[i]);
+    image_layer_id(r->layers[i], path + strlen("layers/"));
+    if (faccessat(s->fd, path, F_OK, 0) == 0) continue;
+    rc = err_set(err, ERR_IMAGE_NOT_FOUND, ENOENT, "a layer of image %s is gone from the store",
+                 r->digest);
+    err_hint(err, "pull the image again: regolith image pull");
   }
+  if (rc == 0) rc = lease_write(l, &lines, err);
+  buf_free(&lines);
   return rc;
 }
 

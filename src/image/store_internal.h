@@ -45,7 +45,4 @@ struct image_lease {
 };
 
 int store_lease_new(struct image_store *store, struct image_lease **ret, struct err *err);
-int store_lease_line(struct image_lease *lease, const char *kind, const char *what,
-                     struct err *err);
-
 #endif

@@ -1,0 +1,278 @@
+-- Images from registries: an OCI layout built from Debian packages by umoci and skopeo, served by a
+-- registry that misbehaves on request (registry.py) and by Debian's docker-registry.
+local json = require "json"
+local expect = require "spec.support.expect"
+local files = require "spec.support.files"
+local proc = require "spec.support.proc"
+local t = require "spec.image.support"
+
+t.describe(_ENV, "images from registries", function()
+  describe("that are pulled", function()
+    for _, tag in ipairs { "base", "app", "many", "zstd" } do
+      t.it("are what umoci unpacks: " .. tag, function()
+        t.pulled(tag)
+        t.same_as_umoci(t.name .. ":" .. tag, tag == "zstd" and "app" or tag) -- umoci reads no zstd
+        t.tidy()
+        assert.equal(0, t.image("verify").status)
+      end)
+    end
+
+    t.it("come for this machine out of an index, by t.name and by digest", function()
+      local digest = t.pulled "multi"
+      assert.equal(digest, t.pulled "app")
+      local r = t.image("pull", "-q", "--plain-http", t.name .. "@" .. digest)
+      assert.equal(digest .. "\n", r.stdout)
+      assert.equal("image_not_found",
+        json.decode(t.pull("multi", "--platform", "linux/riscv64").stdout).error.code)
+    end)
+
+    t.it("share layers, which are fetched once", function()
+      t.pulled "base"
+      t.set {}
+      t.pulled "app"
+      local blobs = 0
+      for _, r in ipairs(t.log()) do blobs = blobs + (r.path:find "/blobs/" and 1 or 0) end
+      assert.equal(2, blobs) -- the configuration and one layer
+      assert.equal(2, t.count "layers")
+    end)
+
+    t.it("come in Docker's schema 2 from Debian's docker-registry", function()
+      local dir = files.dir "registry"
+      files.write(dir .. "/config.yml", ([[
+version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: %s/data}}
+http: {addr: 127.0.0.1:%d}
+]]):format(dir, t.port + 1))
+      local server = proc.start { "docker-registry", "serve", dir .. "/config.yml" }
+      local ref = ("127.0.0.1:%d/a/b"):format(t.port + 1)
+      local ok, why = pcall(function()
+        t.sh(([[
+          for i in 1 2 3 4 5 6 7 8 9; do
+            curl -s -o /dev/null http://127.0.0.1:%d/v2/ && break
+            sleep 0.1
+          done
+          copy() { skopeo --policy %s/policy.json copy -q --dest-tls-verify=false "$@"; }
+          copy -f v2s2 oci:%s:app docker://%s:2 && copy oci:%s:many docker://%s:many]])
+          :format(t.port + 1, t.keep, t.img, ref, t.img, ref))
+        for _, tag in ipairs { "2", "many" } do
+          local r = t.image("pull", "-q", "--plain-http", ref .. ":" .. tag)
+          assert.equal(0, r.status, r.stderr)
+        end
+        t.same_as_umoci(ref .. ":2", "app")
+        t.same_as_umoci(ref .. ":many", "many")
+      end)
+      server:kill "TERM"
+      server:wait(10)
+      t.sh("rm -rf " .. dir .. "/*")
+      assert(ok, why)
+    end)
+
+    t.it("show bars on a terminal and lines elsewhere", function()
+      local r = t.sh(("TERM=xterm script -qec '%s image pull --plain-http %s:app' /dev/null")
+        :format(proc.regolith, t.name), { env = t.env })
+      expect.contains(r.stdout, "[####")
+      expect.contains(r.stdout, "unpacked")
+      assert.equal(0, t.image("rm", t.name .. ":app").status)
+      r = t.image("pull", "--plain-http", t.name .. ":app")
+      expect.contains(r.stderr, ": unpacked (")
+      expect.lacks(r.stderr, "\27")
+    end)
+  end)
+
+  describe("from a registry in trouble", function()
+    t.it("are resumed where the connection broke", function()
+      t.set { cut = { 1000000, 5000, 9000000 } }
+      t.pulled "base"
+      local ranges = {}
+      for _, r in ipairs(t.log()) do
+        if r.range ~= nil and r.range ~= json.null then ranges[#ranges + 1] = r.range end
+      end
+      assert.same({ "bytes=1000000-", "bytes=1005000-", "bytes=10005000-" }, ranges)
+      t.same_as_umoci(t.name .. ":base", "base")
+    end)
+
+    t.it("are resumed from a server without ranges too", function()
+      t.set { cut = { 3000000, 2000000 }, no_range = true }
+      t.pulled "base"
+      assert.equal(0, t.image("verify").status)
+    end)
+
+    t.it("are not put together from wrong ranges", function()
+      t.set { cut = { 1000000 }, bad_range = true }
+      expect.contains(t.refused("engine_unavailable", "base"), "another range")
+      assert.same({}, t.listed())
+      t.tidy()
+    end)
+
+    t.it("are tried again after 429 and 503, not before Retry-After", function()
+      t.set { fail = { 429, 503 }, retry_after = 1 }
+      local r = t.pull "base"
+      assert.equal(0, r.status, r.stdout)
+      expect.between(2000, 20000, r.duration_ms)
+    end)
+
+    t.it("end in one error when it never works", function()
+      t.set { fail = { 503, 503, 503, 503, 503, 503, 503 } }
+      expect.contains(t.refused("engine_unavailable", "base"), "503")
+      assert.same({}, t.listed())
+      t.tidy()
+    end)
+
+    t.it("are refused when what comes is not what was named", function()
+      t.set { corrupt = true }
+      t.refused("denied", "base")
+      assert.same({}, t.listed())
+      assert.equal(0, t.count "layers")
+      t.set { longer = true }
+      expect.contains(t.refused("denied", "base"), "more")
+      t.set { lie_manifest = true }
+      expect.contains(t.refused("denied", "multi"), "asked for")
+      t.tidy()
+    end)
+
+    t.it("say that there is no such image, no such registry", function()
+      expect.contains(t.refused("image_not_found", "nothing"), "manifest unknown")
+      local r = t.image("pull", "--json", "--plain-http", "127.0.0.1:1/x")
+      assert.equal("engine_unavailable", json.decode(r.stdout).error.code)
+      r = t.image("pull", "no.such.host.invalid/x:1")
+      assert.equal(3, r.status)
+      assert.is_true(r.duration_ms < 15000)
+    end)
+
+    t.it("do not fall back to plain http by themselves", function()
+      local r = t.image("pull", "--json", t.name .. ":base")
+      assert.are_not.equal(0, r.status)
+      assert.same({}, t.log())
+    end)
+
+    t.it("are taken from the next mirror when one fails or lies", function()
+      local liar = proc.start { "python3", t.here .. "/registry.py", t.img }
+      local bad = tonumber(liar:expect "port (%d+)")
+      t.sh(("curl -sS -X POST -d '{\"corrupt\":true}' http://127.0.0.1:%d/_set"):format(bad))
+      t.env.REGOLITH_IMAGES_JSON = files.write(files.dir "conf" .. "/images.json", json.encode {
+        registries = { ["example.test"] = { mirrors = { "http://127.0.0.1:1",
+          ("http://127.0.0.1:%d/"):format(bad), ("http://127.0.0.1:%d"):format(t.port) } } } })
+      local r = t.image("pull", "-q", "example.test/library/python:app")
+      liar:kill "TERM"
+      liar:wait(10)
+      assert.equal(0, r.status, r.stderr)
+      assert.equal(0, t.image("verify").status)
+      assert.is_true(#t.log() > 0)
+    end)
+
+    t.it("leave nothing when the pull is killed, and the next one cleans up", function()
+      t.set { delay = 0.3 }
+      for _, signal in ipairs { "KILL", "INT" } do
+        local p = proc.cli_start({ "image", "pull", "-q", "--plain-http", t.name .. ":many" },
+          { env = t.env })
+        require "task".sleep(1.2)
+        p:kill(signal)
+        p:wait(10)
+        assert.same({}, t.listed())
+        if signal == "INT" then t.tidy() end
+      end
+      t.set {}
+      t.pulled "many"
+      t.tidy()
+      assert.equal(0, t.image("verify").status)
+    end)
+  end)
+
+  describe("behind a login", function()
+    local function login(text)
+      local dir = files.dir "docker"
+      files.write(dir .. "/config.json", text)
+      t.env.DOCKER_CONFIG = dir
+      return dir
+    end
+    local auth = '{"auths":{"127.0.0.1:%d":{"auth":"dTpw"}}}' -- u:p
+
+    t.it("need one, and say how to get it", function()
+      t.set { auth = "token" }
+      local _, e = t.refused("unauthorized", "app")
+      assert.is_truthy(e.message:find "login" or e.message:find "refuses")
+      t.set { auth = "basic" }
+      _, e = t.refused("unauthorized", "app")
+      expect.contains(e.hint, "docker login")
+    end)
+
+    t.it("come with a token, with a password, with an identity token", function()
+      login(auth:format(t.port))
+      t.set { auth = "token" }
+      t.pulled "app"
+      for _, r in ipairs(t.log()) do -- the password goes to the login server alone
+        if r.authorization ~= json.null and r.authorization:find "^Basic" then
+          expect.contains(r.path, "/token")
+        end
+      end
+      t.fresh()
+      login(auth:format(t.port))
+      t.set { auth = "basic" }
+      t.pulled "app"
+      t.fresh()
+      login(('{"auths":{"127.0.0.1:%d":{"identitytoken":"identity"}}}'):format(t.port))
+      t.set { auth = "token" }
+      t.pulled "app"
+    end)
+
+    t.it("get a new token when one expires", function()
+      login(auth:format(t.port))
+      t.set { auth = "expire", delay = 0.2 }
+      t.pulled "many"
+      local logins = 0
+      for _, q in ipairs(t.log()) do logins = logins + (q.path:find "^/token" and 1 or 0) end
+      assert.is_true(logins > 1)
+    end)
+
+    t.it("use a credential helper", function()
+      local dir = login(('{"credHelpers":{"127.0.0.1:%d":"spec"}}'):format(t.port))
+      files.write(dir .. "/docker-credential-spec", ([[#!/bin/sh
+read -r host
+[ "$1 $host" = "get 127.0.0.1:%d" ] && echo '{"ServerURL":"x","Username":"u","Secret":"p"}'
+]]):format(t.port))
+      t.sh("chmod +x " .. dir .. "/docker-credential-spec")
+      t.env.PATH = dir .. ":" .. t.env.PATH
+      t.set { auth = "token" }
+      t.pulled "app"
+    end)
+
+    t.it("send no credentials on to where a redirect leads", function()
+      local other = proc.start { "python3", t.here .. "/registry.py", t.img }
+      local to = tonumber(other:expect "port (%d+)")
+      login(auth:format(t.port))
+      t.set { auth = "basic", redirect = ("http://127.0.0.1:%d"):format(to) }
+      local r = t.pull "app"
+      local seen = json.decode(t.sh(("curl -sS http://127.0.0.1:%d/_log"):format(to)).stdout)
+      other:kill "TERM"
+      other:wait(10)
+      assert.equal(0, r.status, r.stdout)
+      assert.is_true(#seen >= 2)
+      for _, q in ipairs(seen) do assert.equal(json.null, q.authorization) end
+    end)
+
+    t.it("never show a secret", function()
+      login(auth:format(t.port))
+      t.set { auth = "token", fail = { 503, 503, 503, 503, 503, 503 } }
+      local r = t.pull "app"
+      expect.lacks(r.stdout .. r.stderr, "dTpw")
+      expect.lacks(r.stdout .. r.stderr, "token-")
+    end)
+  end)
+
+  t.it("come over TLS from an authority of the user's, and only then", function()
+    local server = proc.start { "python3", t.here .. "/registry.py", t.img, "--tls",
+      t.keep .. "/cert.pem", t.keep .. "/key.pem" }
+    local tls = tonumber(server:expect "port (%d+)")
+    local ref = ("127.0.0.1:%d/x:app"):format(tls)
+    local r = t.image("pull", "--json", ref)
+    t.env.REGOLITH_IMAGES_JSON = files.write(files.dir "conf" .. "/images.json",
+      json.encode {
+        registries = { [("127.0.0.1:%d"):format(tls)] = { ca = t.keep .. "/ca.pem" } } })
+    local good = t.image("pull", "-q", ref)
+    server:kill "TERM"
+    server:wait(10)
+    assert.equal("denied", json.decode(r.stdout).error.code)
+    assert.equal(0, good.status, good.stderr)
+  end)
+end)

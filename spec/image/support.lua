@@ -1,0 +1,154 @@
+-- What the image specs share: the fixture (fixture.sh), a registry that misbehaves on request
+-- (registry.py), a store of its own for each test.
+local assert = require "luassert"
+local json = require "json"
+local expect = require "spec.support.expect"
+local files = require "spec.support.files"
+local proc = require "spec.support.proc"
+
+local M = {}
+
+M.here = "spec/image"
+M.keep = (os.getenv "TMPDIR" or "/tmp") .. "/image-fixture." .. math.random(1e9)
+M.img = M.keep .. "/img"
+local missing -- why nothing of this can run here
+
+function M.sh(script, opts)
+  opts = opts or {}
+  local r = proc.run({ "sh", "-c", script }, { env = opts.env, timeout = opts.timeout or 60 })
+  if not opts.may_fail and r.status ~= 0 then
+    error(("%s: status %s\n%s%s"):format(script, tostring(r.status), r.stdout, r.stderr), 2)
+  end
+  return r
+end
+
+local registry
+
+-- Sends faults to the registry, or asks for its log.
+function M.set(faults)
+  local body = next(faults) and json.encode(faults) or "{}"
+  M.sh(("curl -sS -X POST -d '%s' http://127.0.0.1:%d/_set"):format(body, M.port))
+end
+
+function M.log()
+  return json.decode(M.sh(("curl -sS http://127.0.0.1:%d/_log"):format(M.port)).stdout)
+end
+
+-- A store of its own for each test: M.state is its folder, M.env the environment of the binary.
+
+function M.fresh(more)
+  M.state = files.dir "state"
+  M.env = proc.env { XDG_STATE_HOME = M.state, HOME = M.state, DOCKER_CONFIG = false,
+    XDG_RUNTIME_DIR = false, REGOLITH_PULL = false }
+  for k, v in pairs(more or {}) do M.env[k] = v or nil end
+end
+
+function M.image(...) return proc.cli({ "image", ... }, { env = M.env, timeout = 60 }) end
+
+function M.pull(tag, ...)
+  local args = { "pull", "--json", "--plain-http", ... }
+  args[#args + 1] = M.name .. ":" .. tag
+  return M.image(table.unpack(args))
+end
+
+function M.pulled(tag, ...)
+  local r = M.pull(tag, ...)
+  if r.status ~= 0 then error(r.stdout .. r.stderr, 2) end
+  return json.decode(r.stdout).digest
+end
+
+-- Pulls and expects the error with this code; returns its message.
+function M.refused(code, tag, ...)
+  local r = M.pull(tag, ...)
+  assert.are_not.equal(0, r.status)
+  local e = json.decode(r.stdout).error
+  assert.equal(code, e.code, r.stdout)
+  return e.message, e
+end
+
+function M.listed()
+  return json.decode(M.image("ls", "--json").stdout)
+end
+
+function M.count(path)
+  return tonumber(M.sh(("ls -A %s/regolith/images/%s | wc -l"):format(M.state, path)).stdout)
+end
+
+-- Nothing half done is left, whatever happened.
+function M.tidy()
+  assert.equal(0, M.count "tmp")
+  assert.equal(0, M.count "leases")
+end
+
+function M.layers(ref)
+  return json.decode(M.image("inspect", ref).stdout).layers
+end
+
+-- Mounts what the store has and compares it with what umoci unpacks.
+function M.same_as_umoci(ref, tag)
+  local paths = {}
+  for _, l in ipairs(M.layers(ref)) do table.insert(paths, 1, l.path) end
+  local dir = files.dir "umoci"
+  local r = M.sh(([[
+    umoci unpack --image %s:%s %s/u >/dev/null 2>&1 && mkdir %s/m %s/e &&
+    mount -t overlay overlay -o ro,lowerdir=%s:%s/e %s/m || exit 3
+    python3 %s/compare.py %s/u/rootfs %s/m; rc=$?
+    umount %s/m; rm -rf %s/*; exit $rc]]):format(M.img, tag, dir, dir, dir,
+    table.concat(paths, ":"), dir, dir, M.here, dir, dir, dir, dir), { may_fail = true })
+  assert.equal(0, r.status, r.stdout .. r.stderr)
+  expect.contains(r.stdout, " 0 differ")
+end
+
+--- Like busted's it, where the fixture could be built; else pending, saying why. busted's own
+--- functions are globals of spec files only: M.describe is told them.
+local busted
+
+function M.it(what, fn)
+  busted.it(what, function()
+    if missing then return busted.pending(missing) end
+    fn()
+  end)
+end
+
+--- Like busted's describe, with fixture, registry and stores. env: the spec's _ENV.
+function M.describe(env, what, fn)
+  busted = env
+  busted.describe(what, function()
+    busted.setup(function()
+      M.sh("mkdir -p " .. M.keep)
+      local r = M.sh(("sh %s/fixture.sh %s"):format(M.here, M.keep),
+        { may_fail = true, timeout = 200 })
+      if r.status == 77 then
+        missing = r.stdout
+        return
+      end
+      assert.equal(0, r.status, r.stdout .. r.stderr)
+      registry = proc.start { "python3", M.here .. "/registry.py", M.img }
+      M.port = tonumber(registry:expect "port (%d+)")
+      M.name = ("127.0.0.1:%d/library/python"):format(M.port)
+    end)
+
+    busted.teardown(function()
+      if registry then
+        registry:kill "TERM"
+        registry:wait(10)
+      end
+      M.sh("rm -rf " .. M.keep)
+    end)
+
+    busted.before_each(function()
+      if missing then return end
+      M.fresh()
+      M.set {}
+    end)
+
+    busted.after_each(function()
+      if M.state then M.sh("rm -rf " .. M.state .. "/*") end
+      files.clean()
+    end)
+
+    fn()
+  end)
+end
+
+return M
