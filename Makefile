@@ -44,13 +44,15 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
-PARTS          := image http
+PARTS          := image http edit
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
                   image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
                   image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
 PART_SRC_http  := src/net/httpc.c src/net/url.c src/net/http_part.c
 PART_PKG_http  := libcurl
+PART_SRC_edit  := src/cli/edit_part.c
+PART_PKG_edit  := libedit
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
 comma          := ,
 part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))
@@ -65,7 +67,7 @@ SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
-                  libcurl4-openssl-dev libarchive-dev libssl-dev
+                  libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps bubblewrap python3 chromium
 

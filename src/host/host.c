@@ -382,6 +382,7 @@ int host_add_script(struct host *h, const struct host_script_conf *conf, struct 
       .args = conf->args,
       .mem_bytes = conf->mem_bytes,
       .grace_ms = conf->grace_ms,
+      .embedded = conf->embedded,
       .full_stdlib = conf->full_stdlib,
       .loop = h->loop,
       .ops = h->ops,
@@ -532,6 +533,7 @@ void host_cancel(struct host *h, const struct err *why, bool force)
 static void on_signal(uv_signal_t *handle, int signal)
 {
   struct host *h = handle->data;
+  if (signal == SIGINT && h->conf.take_interrupt && h->conf.take_interrupt(h->conf.data)) return;
   int times = ++h->interrupts;
   if (h->conf.on_interrupt) h->conf.on_interrupt(h->conf.data, signal, times);
   struct err why;

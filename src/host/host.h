@@ -53,6 +53,8 @@ struct host_conf {
   /* SIGINT, SIGTERM or SIGHUP came for the times-th time. The host cancels the scripts at the
    * first, without their own cleanup from the second on; all else is up to the caller. */
   void (*on_interrupt)(void *data, int signal, int times);
+  /* SIGINT came: true = it was for something else, and nothing is cancelled. NULL: never. */
+  bool (*take_interrupt)(void *data);
   /* The supervisor has shut down: nothing is left; err: an engine did not confirm that in time. The
    * loop runs on until host_stop, for what the caller still has to write. */
   void (*on_idle)(void *data, const struct err *err);
@@ -83,6 +85,7 @@ struct host_script_conf {
   uint64_t timeout_ms;         /* 0 = none */
   uint64_t grace_ms;           /* 0 = the script's default */
   uint32_t cpu_s;              /* of a worker; 0 = none */
+  bool embedded;               /* the program's own text; with trust */
   bool full_stdlib;            /* the whole standard library: our own specs only; with trust */
 };
 

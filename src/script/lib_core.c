@@ -9,7 +9,7 @@
  *   daemon(name, fn, …) → task       a child of the main task that nobody waits for; it is
  *                                    cancelled when the script's other tasks are done
  *   wait(task) → …                   what fn returned, or raises its error
- *   outcome(task) → nil while it lives; "ok", …; "error" or "cancelled", err
+ *   outcome(task) → nil while it lives; "ok", …; "error" or "cancelled", err, traceback or nil
  *   cancel(task)  current()  id(task)
  *   group_new(mode, limit, deadline) group_spawn(g, name, fn, …) group_wait(g, quiet)
  *   group_cancel(g)                  group.c
@@ -101,7 +101,8 @@ static int core_outcome(lua_State *L)
   }
   lua_pushstring(L, t->outcome == OUTCOME_ERROR ? "error" : "cancelled");
   lua_getiuservalue(L, 1, 2);
-  return 2;
+  lua_getiuservalue(L, 1, 3);
+  return 3;
 }
 
 static int core_current(lua_State *L)
