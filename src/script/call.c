@@ -18,6 +18,7 @@
 
 #define QUEUE_HIGH ((size_t)256 << 10)
 #define QUEUE_LOW  ((size_t)64 << 10)
+#define CALLS_MAX  20000 /* in flight, of one script */
 
 struct chunk {
   struct list node;
@@ -65,12 +66,20 @@ static void drop_chunks(struct call *c)
   while (!list_empty(&c->chunks)) free_chunk(c, list_entry(c->chunks.next, struct chunk, node));
 }
 
+/* Its op is no longer in flight. */
+static void leave(struct call *c)
+{
+  if (list_empty(&c->all)) return;
+  list_remove(&c->all);
+  c->script->calls_n--;
+}
+
 static void call_free(struct call *c)
 {
   drop_chunks(c);
   set_charge(c, 0);
   list_remove(&c->node);
-  list_remove(&c->all);
+  leave(c);
   op_free(c->op);
   free(c);
 }
@@ -136,7 +145,7 @@ static void on_done(struct op *op, const struct err *err)
   c->done = true;
   if (err) c->err = *err;
   set_charge(c, script_val_bytes(&op->result));
-  list_remove(&c->all);
+  leave(c);
   if (c->task)
     wake(c);
   else
@@ -262,13 +271,18 @@ static int submit(lua_State *L, struct call *c, struct err *err)
   struct task *t = task_current(L);
   set_charge(c, script_val_bytes(&c->op->args));
   c->wants_chunks = !lua_isnil(L, CALL_ON_CHUNK);
-  int rc = op_submit(t->script->ops, c->op, err);
+  int rc =
+      t->script->calls_n < CALLS_MAX
+          ? op_submit(t->script->ops, c->op, err)
+          : err_set(err, ERR_LIMIT, 0,
+                    "%d operations are under way, which is the most a script may have", CALLS_MAX);
   if (rc < 0) {
     call_free(c);
     return rc;
   }
   list_append(&t->calls, &c->node);
   list_append(&t->script->calls, &c->all);
+  t->script->calls_n++;
   return 0;
 }
 

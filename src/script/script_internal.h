@@ -120,6 +120,7 @@ struct script {
   struct list ready;     /* struct task.ready */
   struct list all_tasks; /* struct task.all: alive */
   struct list calls;     /* struct call.all: ops in flight */
+  size_t calls_n;
   size_t tasks;          /* alive */
   size_t outside;        /* blocked tasks that a timer or an op will wake, and deadlines */
   size_t daemons;        /* alive */
