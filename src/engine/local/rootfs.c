@@ -165,14 +165,7 @@ static const char *const etc_bound[] = {
     "alternatives",           "fonts",          "ssl/certs", "pki/tls/certs",
     "pki/ca-trust/extracted", "crypto-policies"};
 
-#define SHARE_MAX  32
 #define SHARE_NAME ".host"
-
-/* What is there, once the warden has looked: paths below /etc. */
-static struct {
-  size_t n;
-  char path[SHARE_MAX][64];
-} shared;
 
 static int write_at(int dir, const char *name, const void *data, size_t len)
 {
@@ -181,7 +174,7 @@ static int write_at(int dir, const char *name, const void *data, size_t len)
   return fd >= 0 && write(fd, data, len) == (ssize_t)len ? 0 : -1;
 }
 
-/* 1: copied, 0: left out (absent, or not readable here), -1: failed. */
+/* What is absent, or not readable here, is left out. */
 static int copy_at(int from, int to, const char *name)
 {
   cleanup_close int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -190,18 +183,18 @@ static int copy_at(int from, int to, const char *name)
   cleanup_free char *data = malloc((size_t)st.st_size + 1);
   ssize_t n = data ? read(in, data, (size_t)st.st_size) : -1;
   if (n < 0) return 0;
-  return write_at(to, name, data, (size_t)n) < 0 ? -1 : 1;
+  return write_at(to, name, data, (size_t)n);
 }
 
-/* 1: bound read-only, 0: there is no such directory, -1: failed. */
-static int bind_dir(int from, int to, const char *path, const char *name)
+/* Read-only, at the same path. A directory that is not there is left out. */
+static int bind_dir(int from, int to, const char *path)
 {
   struct stat st;
   if (fstatat(from, path, &st, 0) < 0 || !S_ISDIR(st.st_mode)) return 0;
   cleanup_close int tree = clone_tree(
       from, path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, AT_RECURSIVE);
-  if (tree < 0 || (mkdirat(to, name, 0755) < 0 && errno != EEXIST)) return -1;
-  return move_to(tree, to, name) < 0 ? -1 : 1;
+  if (tree < 0 || (mkdirat(to, path, 0755) < 0 && errno != EEXIST)) return -1;
+  return move_to(tree, to, path);
 }
 static int link_as_host(int from, int to, const char *name)
 {
@@ -212,44 +205,36 @@ static int link_as_host(int from, int to, const char *name)
   return symlinkat(target, to, name);
 }
 
-static int share_file(int from, int to, const char *name)
+/* The directories above the last part of path. */
+static int make_parents(int at, const char *path)
 {
-  int rc = copy_at(from, to, name);
-  if (rc > 0) strcpy(shared.path[shared.n++], name); /* all names are short */
-  return rc < 0 ? -1 : 0;
+  char part[128];
+  for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+    snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+    if (mkdirat(at, part, 0755) < 0 && errno != EEXIST) return -1;
+  }
+  return 0;
 }
 
-/* alternatives, ssl/certs → SHARE/ssl-certs */
-static void flatten(const char *path, char out[64])
+static int share_globbed(int from, int to)
 {
-  snprintf(out, 64, "%s", path);
-  for (char *p = out; *p; p++)
-    if (*p == '/') *p = '-';
-}
-
-static int share_dir(int from, int to, const char *path)
-{
-  char name[64];
-  flatten(path, name);
-  int rc = shared.n < SHARE_MAX && strlen(path) < 64 ? bind_dir(from, to, path, name) : 0;
-  if (rc > 0) strcpy(shared.path[shared.n++], path); /* fits, see above */
-  return rc < 0 ? -1 : 0;
+  DIR *d = fdopendir(openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int rc = 0;
+  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
+    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = bind_dir(from, to, e->d_name) < 0 ? -1 : 0;
+  if (d) closedir(d);
+  return rc;
 }
 
 static int fill_share(int from, int to)
 {
   for (size_t i = 0; i < sizeof etc_copied / sizeof *etc_copied; i++)
-    if (share_file(from, to, etc_copied[i]) < 0) return -1;
-  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
-    if (share_dir(from, to, etc_bound[i]) < 0) return -1;
+    if (copy_at(from, to, etc_copied[i]) < 0) return -1;
   for (size_t i = 0; i < sizeof etc_linked / sizeof *etc_linked; i++)
     if (link_as_host(from, to, etc_linked[i]) < 0) return -1;
-  DIR *d = fdopendir(openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  int rc = 0;
-  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
-    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = share_dir(from, to, e->d_name);
-  if (d) closedir(d);
-  return rc;
+  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
+    if (make_parents(to, etc_bound[i]) < 0 || bind_dir(from, to, etc_bound[i]) < 0) return -1;
+  return share_globbed(from, to);
 }
 
 static int make_share(void)
@@ -259,6 +244,14 @@ static int make_share(void)
   cleanup_close int to = new_fs("tmpfs", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
   if (from < 0 || to < 0 || move_to(to, AT_FDCWD, SHARE) < 0) return -1;
   return fill_share(from, to);
+}
+
+int rootfs_prepare_host(struct err *err)
+{
+  static bool made;
+  if (made) return 0;
+  made = make_share() == 0;
+  return made ? 0 : fail(err, "gather what is public in /etc");
 }
 
 int rootfs_prepare(struct err *err)
@@ -271,8 +264,7 @@ int rootfs_prepare(struct err *err)
   }
   if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return fail(err, "detach from mounts");
   umask(0);
-  if (replace_dev() < 0) return fail(err, "make a minimal /dev");
-  return make_share() < 0 ? fail(err, "gather what is public in /etc") : 0;
+  return replace_dev() < 0 ? fail(err, "make a minimal /dev") : 0;
 }
 
 /* --- scratch ---------------------------------------------------------------------------------- */
@@ -391,12 +383,23 @@ static int build_overlay(const struct proto_create *req, const struct ids *ids,
   return 0;
 }
 
+static int give_share(int ret_fds[ROOTFS_MOUNTS_MAX], size_t *ret_n, struct err *err)
+{
+  int rc = rootfs_prepare_host(err);
+  if (rc < 0) return rc;
+  ret_fds[0] = clone_tree(AT_FDCWD, SHARE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID,
+                          AT_RECURSIVE);
+  if (ret_fds[0] < 0) return fail(err, "bind what is public in /etc");
+  *ret_n = 1;
+  return 0;
+}
+
 int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
                 size_t *ret_n, struct err *err)
 {
   *ret_n = 0;
-  if (req->image == IMAGE_HOST) return 0;
+  if (req->image == IMAGE_HOST) return give_share(ret_fds, ret_n, err);
   struct stat st;
   cleanup_close int layer = open_layer(req, &st, err);
   if (layer < 0) return layer;
@@ -432,19 +435,27 @@ static const struct {
                  {"hosts", etc_hosts},
                  {"hostname", "sandbox\n"}};
 
-/* /etc/ssl/certs → ../.host/ssl-certs */
-static int link_shared(int etc, const char *path)
+/* /etc/ssl/certs → ../.host/ssl/certs, where the share has it. */
+static int link_shared(int etc, int share, const char *path)
 {
-  char target[160] = "", name[64], part[64];
-  flatten(path, name);
-  for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
-    snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
-    if (mkdirat(etc, part, 0755) < 0 && errno != EEXIST) return -1;
-    strcat(target, "../"); /* a path of 64 bytes has few parts */
-  }
-  strcat(target, SHARE_NAME "/");
-  strcat(target, name);
+  char target[512] = "";
+  if (faccessat(share, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0) return 0;
+  if (make_parents(etc, path) < 0) return -1;
+  size_t n = 0;
+  for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/'))
+    n += (size_t)snprintf(target + n, sizeof target - n, "../");
+  snprintf(target + n, sizeof target - n, SHARE_NAME "/%s", path);
   return symlinkat(target, etc, path);
+}
+
+static int link_globbed(int etc, int share)
+{
+  DIR *d = fdopendir(openat(share, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int rc = 0;
+  for (struct dirent *e; d && rc == 0 && (e = readdir(d));)
+    if (fnmatch(etc_bound_glob, e->d_name, 0) == 0) rc = link_shared(etc, share, e->d_name);
+  if (d) closedir(d);
+  return rc;
 }
 
 static int fill_etc(int root, int share)
@@ -457,11 +468,13 @@ static int fill_etc(int root, int share)
       return -1;
   if (symlinkat("/proc/self/mounts", to, "mtab") < 0) return -1;
   if (mkdirat(to, SHARE_NAME, 0755) < 0 || move_to(share, to, SHARE_NAME) < 0) return -1;
-  for (size_t i = 0; i < shared.n; i++)
-    if (link_shared(to, shared.path[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_copied / sizeof *etc_copied; i++)
+    if (link_shared(to, share, etc_copied[i]) < 0) return -1;
+  for (size_t i = 0; i < sizeof etc_bound / sizeof *etc_bound; i++)
+    if (link_shared(to, share, etc_bound[i]) < 0) return -1;
   for (size_t i = 0; i < sizeof etc_linked / sizeof *etc_linked; i++)
     if (link_as_host(share, to, etc_linked[i]) < 0) return -1;
-  return 0;
+  return link_globbed(to, share);
 }
 
 static int fill_host_root(int root, int share)
@@ -482,8 +495,8 @@ static int fill_host_root(int root, int share)
   for (size_t i = 0; i < sizeof system / sizeof *system; i++) {
     struct stat st;
     if (fstatat(host, system[i], &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
-    int rc = S_ISLNK(st.st_mode) ? link_as_host(host, root, system[i])
-                                 : bind_dir(host, root, system[i], system[i]);
+    int rc =
+        S_ISLNK(st.st_mode) ? link_as_host(host, root, system[i]) : bind_dir(host, root, system[i]);
     if (rc < 0) return -1;
   }
   return fill_etc(root, share);
@@ -585,19 +598,15 @@ static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, str
 
 int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, struct err *err)
 {
-  cleanup_close int root = mounts_n > 0 ? mounts[0] : -1;
-  cleanup_close int shm = mounts_n > 1 ? mounts[1] : -1;
+  bool host = go->image == IMAGE_HOST;
+  cleanup_close int first = mounts_n > 0 ? mounts[0] : -1, second = mounts_n > 1 ? mounts[1] : -1;
+  cleanup_close int share = host ? take_fd(&first) : -1;
+  cleanup_close int root = take_fd(&first), shm = take_fd(&second);
   /* Before anything is staged there: what is bound to a box is the bare template. */
   cleanup_close int dev =
       clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
                  nodes_are_bound ? AT_RECURSIVE : 0);
   if (dev < 0) return fail(err, "bind /dev");
-  bool host = go->image == IMAGE_HOST;
-  cleanup_close int share =
-      host ? clone_tree(AT_FDCWD, SHARE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID,
-                        AT_RECURSIVE)
-           : -1;
-  if (host && share < 0) return fail(err, "bind what is public in /etc");
   int rc = host ? open_host(go, &root, &shm, err) : 0;
   if (rc < 0) return rc;
   if (root < 0 || shm < 0) return err_set(err, ERR_INTERNAL, EBADF, "the image's mounts are lost");

@@ -17,8 +17,11 @@ struct proto_go;
  * that every box gets a read-only view of. */
 int rootfs_prepare(struct err *err);
 
-/* In the warden: the mounts that only it can make, for the agent to take (PROTO_GO). For IMAGE_HOST
- * there are none. userns_fd: the box's user namespace, maps written. */
+/* For IMAGE_HOST, which needs more; once, at the latest with the first such box. */
+int rootfs_prepare_host(struct err *err);
+
+/* In the warden: the mounts that it makes for the agent to take (PROTO_GO). userns_fd: the box's
+ * user namespace, maps written; not needed for IMAGE_HOST. */
 #define ROOTFS_MOUNTS_MAX 2
 int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],

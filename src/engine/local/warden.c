@@ -479,6 +479,8 @@ int warden_main(int sock)
   }
   tell(&hello, sizeof hello, -1);
   if (hello.err.kind != ERR_NONE) leave(3);
-  fill_slot(); /* while the host is still busy with itself */
+  /* While the host is still busy with itself; a failure shows at the create. */
+  fill_slot();
+  rootfs_prepare_host(NULL);
   serve();
 }
