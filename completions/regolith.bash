@@ -21,6 +21,7 @@ _regolith()
     --engine) mapfile -t COMPREPLY < <(compgen -W "local" -- "$cur"); return ;;
     --network) mapfile -t COMPREPLY < <(compgen -W "none open" -- "$cur"); return ;;
     --env | -e) mapfile -t COMPREPLY < <(compgen -v -- "$cur"); return ;;
+    --plugin) mapfile -t COMPREPLY < <(compgen -o default -W "audit gpu-hours" -- "$cur"); return ;;
     --allow-read | --allow-write) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
   esac
   if [[ $cur == -* ]]; then

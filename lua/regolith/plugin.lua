@@ -172,12 +172,9 @@ local function call_tool(plugin, m)
 end
 
 local function answer(running, plugin, m)
-  if m.kind == "tool" then
-    call_tool(plugin, m)
-  else
-    before_create(plugin, m)
-  end
+  local ok, err = pcall(m.kind == "tool" and call_tool or before_create, plugin, m)
   running[m.id] = nil
+  if not ok then reply(m.id, { failure = describe(err) }) end
 end
 
 local function take_calls(plugin)

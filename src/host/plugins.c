@@ -460,10 +460,13 @@ static int tool_start(struct op *op, void *ctx, struct err *err)
     return err_set(err, ERR_NOT_FOUND, 0, "there is no tool \"%s\" of a plugin \"%s\"", tool, name);
   if (p->state != PLUGIN_READY)
     return err_set(err, ERR_INTERNAL, 0, "plugin %s has ended: %s", name, p->ended.msg);
+  struct val *args = val_get_mut(&op->args, "args");
+  if (args && args->type != VAL_LIST && !(args->type == VAL_MAP && args->map.n == 0))
+    return err_arg(err, "args", "args must be a list");
   struct plugin_call *c = call_new(all, op, true);
   c->plugin = p;
   c->id = ++all->next_call;
-  struct val m = message_for(c, "tool"), *args = val_get_mut(&op->args, "args");
+  struct val m = message_for(c, "tool");
   val_add(&m, "tool", val_str(tool));
   if (args) {
     val_add(&m, "args", *args);
