@@ -6,8 +6,10 @@ local core = require "regolith.core"
 ---@param limits { usd?: number, seconds?: number|string, sandboxes?: integer }
 return function(limits)
   if type(limits) ~= "table" then
-    error(core.error("invalid_argument", "budget: the limits are a table, not a " .. type(limits)
-      .. " value", { field = "limits", hint = "budget { usd = 0.50, seconds = 600, sandboxes = 20 }" }), 0)
+    local message = "budget: the limits are a table, not a " .. type(limits) .. " value"
+    error(core.error("invalid_argument", message, {
+      field = "limits", hint = "budget { usd = 0.50, seconds = 600, sandboxes = 20 }",
+    }), 0)
   end
   core.call("budget.set", limits)
 end

@@ -6,7 +6,7 @@ local core = require "regolith.core"
 local M = {}
 
 ---Makes a request and waits for the answer, whatever its status.
----@param request { url: string, method?: string, headers?: table<string, string>, body?: string, timeout?: number|string }
+---@param request { url: string, method?: string, headers?: table, body?: string, timeout?: any }
 ---@return { status: integer, headers: table<string, string>, body: string }
 function M.request(request)
   if type(request) ~= "table" then

@@ -48,7 +48,7 @@ end
 
 local RUNNING <const> = { started = true, ready = true }
 
-local function still_good(self, sb, born)
+local function still_good(sb, born)
   if (core.now() - born) * 2 > sb.config.timeout then return false end
   local ok, status = pcall(sb.status, sb)
   return ok and RUNNING[status.state] == true
@@ -74,7 +74,7 @@ local function take(self)
     end
     waiting.done = true
   end
-  if sb and still_good(self, sb, born) then return sb, born end
+  if sb and still_good(sb, born) then return sb, born end
   if sb then pcall(sb.terminate, sb) end
   return self.sandbox.create(self.create), core.now()
 end

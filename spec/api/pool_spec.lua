@@ -7,7 +7,8 @@ local function alive() return #sandbox.list() end
 
 describe("sandbox.pool", function()
   it("keeps size sandboxes ready and gives a fresh one to each use", function()
-    local pool <close> = sandbox.pool { size = 2, create = { timeout = 60, tags = { of = "pool" } } }
+    local create = { timeout = 60, tags = { of = "pool" } }
+    local pool <close> = sandbox.pool { size = 2, create = create }
     expect.eventually(5, "two are ready", function() return alive() == 2 end)
     local ids = {}
     for _ = 1, 4 do

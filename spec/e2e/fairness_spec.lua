@@ -1,12 +1,14 @@
--- One script that floods slows down alone: an innocent one beside it keeps its pace. In workers it hardly notices;
--- in process, where one core runs all, it waits for a time slice of the other whenever it wakes, and for no more.
+-- One script that floods slows down alone: an innocent one beside it keeps its pace. In workers it
+-- hardly notices; in process, where one core runs all, it waits for a time slice of the other
+-- whenever it wakes, and for no more.
 local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
 
 -- Small operations with pauses, two waits each: says in a file how long they took.
-local ROUNDS <const>, SLICE <const> = 20, 0.1 -- a slice is 10 ms of processor time; seconds on a busy machine
+local ROUNDS <const> = 20
+local SLICE <const> = 0.1 -- seconds on a busy machine; 10 ms of processor time
 local INNOCENT = [[
 local sandbox, task = require "sandbox", require "task"
 local began = task.now()

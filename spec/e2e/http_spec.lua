@@ -124,7 +124,8 @@ for _, mode in ipairs { "workers", "in process" } do
 
     it("keeps a script's credentials from other hosts", function()
       local l = lines(run({ "--allow-http", "127.0.0.1", "--allow-http", "127.0.0.2" }, [[
-        local ok, r = pcall(http.request, { url = base .. "/to?http://127.0.0.2:" .. port .. "/echo",
+        local there = base .. "/to?http://127.0.0.2:" .. port .. "/echo"
+        local ok, r = pcall(http.request, { url = there,
           headers = { Authorization = "mine", Cookie = "c", ["X-Other"] = "stays" } })
         print(ok and r.body or r.code)
       ]]))

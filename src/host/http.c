@@ -194,7 +194,7 @@ static void take_header(void *data, const char *name, const char *value)
   struct request *r = data;
   char key[256];
   size_t n = 0;
-  for (; name[n] && n < sizeof key - 1; n++) key[n] = (char)tolower((unsigned char)name[n]);
+  for (; n < sizeof key - 1 && name[n]; n++) key[n] = (char)tolower((unsigned char)name[n]);
   key[n] = '\0';
   const char *before = val_get_str(&r->headers, key, NULL);
   if (!before) {

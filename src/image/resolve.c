@@ -1,10 +1,11 @@
 /* Resolving images for engines.
  *
- * Owns the open store, and one child process per name that is being pulled, with all requests that
- * wait for it. A request for an image that the store has is answered on the next turn of the loop
- * without any process. The child's stdout is a pipe that carries one JSON object, its result; its
- * end is the end of the child. Progress bars are the child's own, on our stderr, when that is a
- * terminal.
+ * Owns the open store, the images in use and the one used last, and one child process per name that
+ * is being pulled, with all requests that wait for it. A request for an image that the store has is
+ * answered on the next turn of the loop without any process; when the image is in use already, or
+ * was last, all that is asked of the store is whether the name still means it. The child's stdout
+ * is a pipe that carries one JSON object, its result; its end is the end of the child. Progress
+ * bars are the child's own, on our stderr, when that is a terminal.
  *
  * request: started → (pulling) → answered      child: running → output ended → reaped → gone */
 #include "image/resolve.h"
@@ -47,7 +48,9 @@ struct image_resolver {
   struct image_store *store; /* opened with the first request */
   char *layers;              /* owned: path of its layers */
   struct image_settings settings;
-  struct list pulls; /* struct image_pulling.node */
+  struct list pulls;      /* struct image_pulling.node */
+  struct list uses;       /* struct image_use.node: images with a lease, those with refs and idle */
+  struct image_use *idle; /* given back last: kept, with its lease, for whoever asks next */
   size_t closing_polls;
   bool closing;
   struct defer closed;
@@ -55,11 +58,29 @@ struct image_resolver {
   void *done_data;
 };
 
+static void drop_use(struct image_use *use)
+{
+  if (!use) return;
+  list_remove(&use->node);
+  image_record_free(&use->record);
+  image_config_free(&use->config);
+  image_lease_free(use->lease);
+  free(use);
+}
+
+void image_use_unref(struct image_use *use)
+{
+  if (!use || --use->refs > 0) return;
+  drop_use(use->resolver->idle);
+  use->resolver->idle = use;
+}
+
 static void on_closed(struct defer *d)
 {
   struct image_resolver *r = d->data;
   void (*done)(void *) = r->done;
   void *data = r->done_data;
+  drop_use(r->idle);
   image_store_close(r->store);
   image_settings_free(&r->settings);
   free(r->layers);
@@ -73,6 +94,7 @@ struct image_resolver *image_resolver_new(struct loop *loop)
   r->loop = loop;
   r->closed = (struct defer){.cb = on_closed, .data = r};
   list_init(&r->pulls);
+  list_init(&r->uses);
   return r;
 }
 
@@ -94,15 +116,6 @@ const char *image_resolver_layers(const struct image_resolver *r)
   return r->layers;
 }
 
-void image_use_free(struct image_use *use)
-{
-  if (!use) return;
-  image_record_free(&use->record);
-  image_config_free(&use->config);
-  image_lease_free(use->lease);
-  free(use);
-}
-
 static int open_store(struct image_resolver *r, struct err *err)
 {
   if (r->store) return 0;
@@ -116,16 +129,38 @@ static int open_store(struct image_resolver *r, struct err *err)
   return 0;
 }
 
+/* The image that the name means, when it is leased already. */
+static struct image_use *find_use(struct image_resolver *r, const char *name)
+{
+  struct image_record now;
+  struct image_use *found = NULL;
+  if (list_empty(&r->uses) || image_store_find(r->store, name, &now, NULL) < 0) return NULL;
+  LIST_FOREACH (it, &r->uses) {
+    struct image_use *use = list_entry(it, struct image_use, node);
+    if (strcmp(use->record.digest, now.digest) == 0) found = use;
+  }
+  image_record_free(&now);
+  return found;
+}
+
 static int take_image(struct image_resolver *r, const char *name, struct image_use **ret,
                       struct err *err)
 {
-  struct image_use *use = xcalloc(1, sizeof *use);
-  int rc = image_store_acquire(r->store, name, &use->record, &use->lease, err);
-  if (rc == 0) rc = image_store_config(r->store, &use->record, &use->config, err);
-  if (rc < 0) {
-    image_use_free(use);
-    return rc;
+  struct image_use *use = find_use(r, name);
+  if (!use) {
+    use = xcalloc(1, sizeof *use);
+    use->resolver = r;
+    list_init(&use->node);
+    int rc = image_store_acquire(r->store, name, &use->record, &use->lease, err);
+    if (rc == 0) rc = image_store_config(r->store, &use->record, &use->config, err);
+    if (rc < 0) {
+      drop_use(use);
+      return rc;
+    }
+    list_append(&r->uses, &use->node);
   }
+  if (use == r->idle) r->idle = NULL;
+  use->refs++;
   *ret = use;
   return 0;
 }

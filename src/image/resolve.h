@@ -16,17 +16,23 @@
 
 struct image_resolver; /* one per engine */
 
-/* An image in use. Its layers stay where they are until it is freed. */
+/* An image in use, shared by all who asked for it. Its layers stay where they are until the last
+ * one gives it back. */
 struct image_use {
   struct image_record record;
   struct image_config config;
+
+  /* private */
   struct image_lease *lease;
+  struct image_resolver *resolver;
+  struct list node; /* in image_resolver.uses */
+  unsigned refs;
 };
-void image_use_free(struct image_use *use); /* NULL allowed */
+void image_use_unref(struct image_use *use); /* NULL allowed */
 
 /* One request. Zero-initialise, set on_done and data, keep in place until on_done. */
 struct image_resolve {
-  /* Once, from the loop. use is the caller's; NULL when err is set. */
+  /* Once, from the loop. use is the caller's to give back; NULL when err is set. */
   void (*on_done)(struct image_resolve *req, struct image_use *use, const struct err *err);
   void *data;
 
@@ -40,7 +46,7 @@ struct image_resolve {
 };
 
 struct image_resolver *image_resolver_new(struct loop *loop);
-/* No request may be in flight. done is called once nothing is left. */
+/* No request may be in flight, no image in use. done is called once nothing is left. */
 void image_resolver_close(struct image_resolver *r, void (*done)(void *data), void *data);
 
 /* Where the layers lie: "layers" in the store. Valid once a request succeeded. */

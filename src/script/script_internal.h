@@ -121,9 +121,9 @@ struct script {
   struct list all_tasks; /* struct task.all: alive */
   struct list calls;     /* struct call.all: ops in flight */
   size_t calls_n;
-  size_t tasks;          /* alive */
-  size_t outside;        /* blocked tasks that a timer or an op will wake, and deadlines */
-  size_t daemons;        /* alive */
+  size_t tasks;   /* alive */
+  size_t outside; /* blocked tasks that a timer or an op will wake, and deadlines */
+  size_t daemons; /* alive */
   uint64_t next_task;
   uint64_t slice_start_ns; /* CPU of the thread */
   uint64_t cpu_ns, preempts;

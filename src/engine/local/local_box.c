@@ -26,7 +26,7 @@
 static void free_box(struct engine_box *b)
 {
   list_remove(&b->node);
-  image_use_free(b->image);
+  image_use_unref(b->image);
   strv_free(&b->env);
   free(b->cwd);
   free(b->user);
