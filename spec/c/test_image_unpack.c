@@ -239,8 +239,13 @@ static void hard_links_stay_inside(void)
     CHECK(unpack(&tar) < 0);
     end();
   }
-  begin(); /* to a link: the link itself, never what it names */
+  begin(); /* to a whiteout: that would be one more */
   struct buf tar = {0};
+  add(&tar, '0', ".wh.x", NULL);
+  add(&tar, '1', "h", "x");
+  CHECK(unpack(&tar) < 0);
+  end();
+  begin(); /* to a link: the link itself, never what it names */
   char path[128];
   snprintf(path, sizeof path, "%s/victim", top);
   add(&tar, '2', "s", path);
@@ -317,6 +322,7 @@ static void later_entries_replace_earlier(void)
   CHECK_STR(content("a"), "22");
   CHECK_STR(content("b"), "file now");
   CHECK_STR(content("e/f"), "2");
+  CHECK(opaque("e")); /* the file before it hid what lower layers have there */
   CHECK(is("g", S_IFDIR));
   end();
   begin(); /* a file is not a folder */
@@ -362,10 +368,15 @@ static void names_are_bytes(void)
   tar_pax(&tar, "path", "na\xC3\xAFve \xF0\x9F\x8C\x99", 12);
   add(&tar, '0', "short", "1");
   add(&tar, '0', "raw\xFF\xFE", "2");
+  tar_pax(&tar, "linkpath", "z\xC3\xBCrich", 7);
+  add(&tar, '2', "to", "short");
   add(&tar, '0', "new\nline %41 space", "3");
   CHECK_INT(unpack(&tar), 0);
   CHECK_STR(content("na\xC3\xAFve \xF0\x9F\x8C\x99"), "1");
   CHECK_STR(content("raw\xFF\xFE"), "2");
+  char target[16] = "";
+  CHECK_INT(readlinkat(tree_fd, "to", target, sizeof target - 1), 7);
+  CHECK_STR(target, "z\xC3\xBCrich");
   CHECK_STR(content("new\nline %41 space"), "3");
   end();
 }
