@@ -274,6 +274,24 @@ static void layers_of_another_boot_do_not_count(void)
   end();
 }
 
+/* Whoever comes second with a layer leaves alone what may be mounted already. */
+static void the_first_of_two_stays(void)
+{
+  begin();
+  char path[256], id[IMAGE_LAYER_ID_SIZE];
+  struct stat before, after;
+  add_layer('a');
+  image_layer_id(digest('a'), id);
+  snprintf(path, sizeof path, "%s/layers/%s", top, id);
+  CHECK_INT(stat(path, &before), 0);
+  add_layer('a');
+  CHECK_INT(stat(path, &after), 0);
+  CHECK(before.st_ino == after.st_ino);
+  snprintf(path, sizeof path, "%s/tmp", top);
+  CHECK_INT(rmdir(path), 0);
+  end();
+}
+
 static void a_prefix_is_not_a_layer(void)
 {
   begin();
@@ -346,6 +364,7 @@ const struct test_case test_cases[] = {
     {"the_dead_hold_nothing", the_dead_hold_nothing},
     {"limits_take_the_least_recently_used", limits_take_the_least_recently_used},
     {"layers_of_another_boot_do_not_count", layers_of_another_boot_do_not_count},
+    {"the_first_of_two_stays", the_first_of_two_stays},
     {"a_prefix_is_not_a_layer", a_prefix_is_not_a_layer},
     {"processes_share_a_store", processes_share_a_store},
     {"another_version_is_refused", another_version_is_refused},
