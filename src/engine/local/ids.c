@@ -340,7 +340,10 @@ int ids_become(const struct ids *ids, uint32_t id)
 void ids_done(struct ids *ids)
 {
   if (ids->lock_fd < 0) return;
+  /* First without our own: of two that leave at once the later one must find the file unused. */
+  struct flock none = byte_lock(F_UNLCK, 0, BLOCK_COUNT);
   struct flock all = byte_lock(F_WRLCK, 0, BLOCK_COUNT);
+  fcntl(ids->lock_fd, F_OFD_SETLK, &none);
   if (fcntl(ids->lock_fd, F_OFD_SETLK, &all) == 0 && !lock_file_gone(ids->lock_fd)) {
     unlink(LOCK_PATH);
     rmdir(LOCK_DIR);
