@@ -28,7 +28,7 @@ list() {
       /dev/shm) find "$d" -maxdepth 1 -name 'regolith*' 2>/dev/null | sed 's/^/file /' ;;
       /run/regolith)
         # The file in which user ids are locked is there while any warden is.
-        grep -qs '^regolith: warde' /proc/[0-9]*/comm || find "$d" ! -type d 2>/dev/null | sed 's/^/file /'
+        grep -qs '^regolith-warden' /proc/[0-9]*/comm || find "$d" ! -type d 2>/dev/null | sed 's/^/file /'
         ;;
       # The store of images is kept on purpose.
       *) find "$d" -mindepth 1 ! -type d ! -path '*/regolith/images/*' 2>/dev/null | sed 's/^/file /' ;;
@@ -49,7 +49,7 @@ case ${1:-} in
       [ "$(date +%s)" -lt "$end" ] || break
       sleep 0.2
     done
-    sed 's/^/left over: /' "$now"
+    sed 's/^/left over: /' "$now" | head -n 40
     rm -f "$now"
     exit 1
     ;;

@@ -91,7 +91,7 @@ end
 local function foreign(path)
   if path == "/run/regolith/ids" then
     for _, p in pairs(sys.processes()) do
-      if p.name:find "^regolith: warde" then return true end
+      if p.name:find "^regolith%-warden" then return true end
     end
     return false
   end
