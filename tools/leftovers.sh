@@ -5,6 +5,7 @@
 #   tools/leftovers.sh check FILE [S]    compares with a list made earlier; waits up to S seconds (5) until nothing is
 #                                        new, then prints what is and fails
 #
+# Control groups are looked for in the groups named in REGOLITH_GROUPS (separated by colons), or everywhere.
 # Processes are regolith-guard's to find: it knows its own. Directories to look through besides the usual ones can be
 # named in REGOLITH_SCRATCH (separated by colons). Nothing is removed here.
 set -u
@@ -14,11 +15,15 @@ list() {
   awk '{ print "mount " $5 " " $9 }' /proc/self/mountinfo | sed 's/ *$//'
   # Namespaces that outlive their processes are held by a bind mount of type nsfs.
   awk '$0 ~ / - nsfs / { print "namespace " $4 " at " $5 }' /proc/self/mountinfo
-  # Directories of a warden that lives (w-UID-PID-…) are somebody else's: ours have all ended by now.
-  find /sys/fs/cgroup -mindepth 2 -type d -path '*/regolith/w-*' 2>/dev/null | while read -r d; do
-    pid=$(echo "$d" | sed -E 's|.*/regolith/w-[0-9]+-([0-9]+)-.*|\1|')
-    grep -q '^regolith' "/proc/$pid/comm" 2>/dev/null || echo "cgroup $d"
-  done
+  if [ -n "${REGOLITH_GROUPS:-}" ]; then
+    echo "$REGOLITH_GROUPS" | tr : '\n' | while read -r d; do find "$d" -mindepth 1 -type d; done | sed 's/^/cgroup /'
+  else
+    # Directories of a warden that lives (w-UID-PID-…) are somebody else's: ours have all ended by now.
+    find /sys/fs/cgroup -mindepth 2 -type d -path '*/regolith/w-*' 2>/dev/null | while read -r d; do
+      pid=$(echo "$d" | sed -E 's|.*/regolith/w-[0-9]+-([0-9]+)-.*|\1|')
+      grep -q '^regolith' "/proc/$pid/comm" 2>/dev/null || echo "cgroup $d"
+    done
+  fi
   # Users that spec/e2e/users_spec.lua makes.
   sed -n 's/^\(rgtest[^:]*\):.*/user \1/p' /etc/passwd
   old_ifs=$IFS

@@ -25,7 +25,8 @@ rm -rf "$logs"
 mkdir -p "$logs"
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/rgt.XXXXXX") || exit 2 # short: Lua shows 60 characters of a path
 chmod 755 "$scratch" # tests run programs as other users
-trap 'rm -rf "$scratch"' EXIT
+trap 'xargs -r rmdir <"$scratch/groups"; rm -rf "$scratch"' EXIT
+: >"$scratch/groups"
 trap 'kill $lanes 2>/dev/null; wait; exit 130' INT TERM
 lanes=
 export REGOLITH_BUILD="$build" LC_ALL=C.UTF-8
@@ -78,8 +79,27 @@ enter_lane() {
   keep=$scratch/$1.keep lane=$scratch/$1
   mkdir "$keep"
   empty_lane
+  enter_groups "$1"
   export TMPDIR="$lane/tmp" HOME="$lane/home" XDG_STATE_HOME="$lane/state"
   export XDG_RUNTIME_DIR="$lane/run" REGOLITH_SCRATCH="$lane"
+}
+
+# A control group of its own in each hierarchy that boxes are made in (not where a group with processes cannot have
+# limited children: version 2), so that what is left in it is this lane's. Without the right to, lanes share one.
+enter_groups() {
+  REGOLITH_GROUPS=
+  [ "$(id -u)" -eq 0 ] || return
+  grep -q ' - cgroup ' /proc/self/mountinfo || return
+  me=$(sh -c 'echo $PPID')
+  for h in cpu memory pids unified; do
+    own=$(sed -nE "s/^[0-9]+:$([ $h = unified ] || echo "([^:]*,)?$h(,[^:]*)?"):(.*)/\\$([ $h = unified ] && echo 1 || echo 3)/p" /proc/self/cgroup)
+    group=/sys/fs/cgroup/$h${own%/}/rgt-$1-$$
+    mkdir "$group" 2>/dev/null || continue
+    echo "$me" >"$group/cgroup.procs" || { rmdir "$group"; continue; }
+    REGOLITH_GROUPS="${REGOLITH_GROUPS:+$REGOLITH_GROUPS:}$group"
+    echo "$group" >>"$scratch/groups"
+  done
+  export REGOLITH_GROUPS
 }
 
 empty_lane() {

@@ -17,7 +17,7 @@ local function dirs_named(path, pattern, out)
 end
 
 -- The hierarchies, and our own group in each: BASE of what we start.
-local function cgroup_bases()
+function M.cgroup_bases()
   local bases, own = {}, {}
   for _, controllers, path in sys.read("/proc/self/cgroup"):gmatch "(%d+):([^:]*):([^\n]*)" do
     for c in (controllers == "" and "unified" or controllers):gmatch "[^,]+" do own[c] = path end
@@ -37,7 +37,7 @@ end
 
 local function cgroups()
   local found = {}
-  for base in pairs(cgroup_bases()) do dirs_named(base .. "/regolith", "^w%-", found) end
+  for base in pairs(M.cgroup_bases()) do dirs_named(base .. "/regolith", "^w%-", found) end
   return found
 end
 

@@ -32,9 +32,10 @@ describe("the check for leftovers finds", function()
   end)
 
   it("a cgroup of a warden that is gone", function()
-    local base = "/sys/fs/cgroup"
-    local parent = lfs.attributes(base .. "/pids", "mode") and base .. "/pids/regolith"
-      or base .. "/regolith"
+    local parent
+    for base in pairs(leftovers.cgroup_bases()) do
+      if base:find("/pids", 1, true) or not parent then parent = base .. "/regolith" end
+    end
     local had_parent = files.exists(parent)
     if not had_parent and not lfs.mkdir(parent) then return pending "cannot make cgroups here" end
     local dir = parent .. "/w-0-4194304-planted"
