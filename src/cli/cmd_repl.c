@@ -70,6 +70,7 @@ struct repl {
   struct host *host;
   struct out *out, *err; /* owned */
   int outs_open;
+  bool one_terminal; /* both are the one that lines are typed on */
 
   const struct edit_part *part; /* NULL: no editor */
   struct edit *edit;            /* owned */
@@ -97,11 +98,13 @@ static void on_output(void *data, size_t script, const char *text, size_t len)
   out_append(r->out, text, len);
 }
 
+/* On one terminal both streams go one way, so that their order is kept. */
 static void say(struct repl *r, const char *text, size_t len)
 {
-  out_flush(r->out);
-  out_append(r->err, text, len);
-  if (len == 0 || text[len - 1] != '\n') out_append(r->err, "\n", 1);
+  struct out *to = r->one_terminal ? r->out : r->err;
+  if (to != r->out) out_flush(r->out);
+  out_append(to, text, len);
+  if (len == 0 || text[len - 1] != '\n') out_append(to, "\n", 1);
 }
 
 static void on_log(void *data, size_t script, enum log_level level, const char *text, size_t len)
@@ -416,6 +419,7 @@ static void open_editor(struct repl *r)
         &r->edit,
         &(struct edit_conf){.history = r->history, .notify = notify, .data = &r->notified}, &err);
   }
+  r->one_terminal = rc == 0 && isatty(STDERR_FILENO);
   if (rc < 0) log_warn("no line editing: %s", err.msg);
 }
 
