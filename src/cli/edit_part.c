@@ -288,7 +288,8 @@ static void open_editor(struct edit *e)
   el_set(e->el, EL_EDITOR, "emacs");
   el_set(e->el, EL_HIST, history, e->history);
   el_set(e->el, EL_GETCFN, get_char);
-  el_set(e->el, EL_ADDFN, "regolith-complete", "Complete the name before the cursor", on_tab);
+  /* The narrow call copies the names and never frees them. */
+  el_wset(e->el, EL_ADDFN, L"regolith-complete", L"Complete the name before the cursor", on_tab);
   el_set(e->el, EL_BIND, "^I", "regolith-complete", NULL);
   el_set(e->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
   el_set(e->el, EL_BIND, "\\e[1;5C", "em-next-word", NULL);
@@ -314,17 +315,18 @@ static void read_line(struct edit *e)
   pthread_mutex_unlock(&e->lock);
 }
 
-static void use_utf8(void)
+static locale_t use_utf8(void)
 {
   locale_t locale = newlocale(LC_CTYPE_MASK, "", (locale_t)0);
   if (!locale) locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
   if (locale) uselocale(locale);
+  return locale;
 }
 
 static void *run_thread(void *arg)
 {
   struct edit *e = arg;
-  use_utf8();
+  locale_t locale = use_utf8();
   open_editor(e);
   pthread_mutex_lock(&e->lock);
   while (!e->closing) {
@@ -339,6 +341,8 @@ static void *run_thread(void *arg)
   pthread_mutex_unlock(&e->lock);
   el_end(e->el);
   history_end(e->history);
+  uselocale(LC_GLOBAL_LOCALE);
+  if (locale) freelocale(locale);
   return NULL;
 }
 
