@@ -2,10 +2,12 @@
 --
 --     regolith run --plugin audit=/var/log/regolith.jsonl script.lua
 --
+-- Without a file it writes to regolith-audit.jsonl in the working directory.
 -- The file is only appended to, each line by one write, so that several runs can share it. A file
 -- that cannot be opened refuses the run before a script starts.
 
 local name, path = ...
+path = path or "regolith-audit.jsonl"
 
 local file
 
@@ -39,7 +41,6 @@ return {
   name = name,
   grants = { write = path },
   start = function()
-    if not path then error("it needs a file: --plugin audit=FILE", 0) end
     local message
     file, message = io.open(path, "a")
     if not file then error(message, 0) end

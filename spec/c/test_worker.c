@@ -121,6 +121,25 @@ static void a_stopped_worker_is_killed(void)
   buf_free(&run.output);
 }
 
+static void stop_only(void)
+{
+  kill(find_worker(), SIGSTOP);
+}
+
+static void silence_ends_a_worker(void)
+{
+  struct runner_limits limits = {.answer_ms = 300};
+  bed_start(&run, "silent", "task.sleep(60)", &limits);
+  after(100, stop_only);
+  bed_finish(&run);
+  CHECK_INT(run.end, SCRIPT_LIMIT);
+  CHECK(strstr(run.message, "does not answer") != NULL);
+  buf_free(&run.output);
+  bed_start(&run, "busy", "local e = task.now() + 1 while task.now() < e do end", &limits);
+  bed_finish(&run);
+  CHECK_INT(run.end, SCRIPT_OK); /* control: to be busy is not to be silent */
+}
+
 static void kill_worker(void)
 {
   kill(find_worker(), SIGKILL);
@@ -248,6 +267,7 @@ const struct test_case test_cases[] = {
     {"many_tasks_sleep", many_tasks_sleep},
     {"a_busy_script_is_cancelled", a_busy_script_is_cancelled},
     {"a_stopped_worker_is_killed", a_stopped_worker_is_killed},
+    {"silence_ends_a_worker", silence_ends_a_worker},
     {"a_killed_worker_is_reported", a_killed_worker_is_reported},
     {"memory_is_bounded", memory_is_bounded},
     {"processor_time_is_bounded", processor_time_is_bounded},

@@ -168,6 +168,21 @@ static int read_grants(struct run *r, struct err *err)
 
 /* Without a script in front of "--" the first word behind it is the script, and the rest its
  * arguments: what a "#!" line with `regolith run --` leads to. */
+/* What is asked for and cannot be had is said, not left out. */
+static int check_bounds(const struct run *r, struct err *err)
+{
+  struct grant_bounds b;
+  grants_bounds(r->grants, &b);
+  if (b.cpu_ms % 1000 != 0)
+    return err_arg(err, "--cpu-time", "--cpu-time takes whole seconds: %g s is none",
+                   (double)b.cpu_ms / 1000);
+  if (b.cpu_ms == 0 || !r->opt.trust) return 0;
+  err_arg(err, "--cpu-time",
+          "--cpu-time bounds a worker process, and --trust runs scripts without one");
+  err_hint(err, "leave out --trust, or bound the time with --timeout");
+  return -EINVAL;
+}
+
 static int read_command_line(struct run *r, int argc, char **argv)
 {
   int first, dashes, status = cli_parse(&cmd_run, argc, argv, &r->opt, &first, &dashes);
@@ -184,7 +199,7 @@ static int read_command_line(struct run *r, int argc, char **argv)
     err_arg(&err, "--quiet", "--quiet and --verbose contradict each other");
     return cli_usage_err(&cmd_run, &err);
   }
-  if (read_grants(r, &err) < 0) return cli_usage_err(&cmd_run, &err);
+  if (read_grants(r, &err) < 0 || check_bounds(r, &err) < 0) return cli_usage_err(&cmd_run, &err);
   return read_sources(r, argv + first, (size_t)(dashes - first));
 }
 

@@ -16,6 +16,7 @@ struct runner;
 struct runner_limits {
   uint32_t cpu_s;         /* processor time; 0 = none. Workers only */
   uint32_t max_in_flight; /* ops at once; 0 = the default. Workers only */
+  uint32_t answer_ms;     /* a worker silent for so long is ended; 0 = 30 s */
 };
 
 /* nursery NULL: in this process. */

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/idmap.h"
 #include "base/val.h"
 #include "core/channel.h"
@@ -36,6 +37,7 @@ enum {
   MAX_FRAME = 64 << 20,  /* bytes a worker may send at once: an exec with a long stdin */
   MAX_BACKLOG = 1 << 20, /* bytes waiting for the worker before its streams pause */
   DEFAULT_IN_FLIGHT = 20000,
+  DEFAULT_ANSWER_MS = 30000,
   KILL_SLACK_MS = 1000, /* beyond the grace period, for the last words */
   DEFAULT_GRACE_MS = 10000
 };
@@ -53,7 +55,9 @@ struct worker {
   bool streams_paused;     /* its backlog is over MAX_BACKLOG */
   bool held;
   struct timer kill_timer;
-  char where[300]; /* file:line where it last was seen computing */
+  struct timer ping_timer;
+  uint64_t heard_ms; /* monotonic: when it last said anything, or could not */
+  char where[300];   /* file:line where it last was seen computing */
   struct script_result result;
   struct script_stats stats;
   char *traceback; /* owned; result.traceback points here */
@@ -83,6 +87,7 @@ static void on_finish(struct defer *d)
 {
   struct worker *w = d->data;
   timer_stop(w->conf.loop, &w->kill_timer);
+  timer_stop(w->conf.loop, &w->ping_timer);
   w->conf.hooks->on_done(w->conf.hooks_data, &w->result);
 }
 
@@ -137,6 +142,24 @@ static void on_kill_timer(struct timer *t)
   }
   kill_worker(w, w->result.end == SCRIPT_OK ? SCRIPT_LIMIT : w->result.end,
               "did not stop when told to");
+}
+
+/* A worker answers between two slices of its script, however busy that is. One that does not for so
+ * long is stopped, or stuck where no slice ends. While we do not read what it says, silence says
+ * nothing. */
+static void on_ping_timer(struct timer *t)
+{
+  struct worker *w = t->data;
+  if (w->ended || !w->channel) return;
+  uint64_t now = clock_mono_ms();
+  if (w->held) w->heard_ms = now;
+  if (now - w->heard_ms >= w->limits.answer_ms) {
+    kill_worker(w, SCRIPT_LIMIT, "its process does not answer any more");
+    return;
+  }
+  struct frame f = {.kind = FRAME_PING};
+  send_frame(w, &f, NULL);
+  timer_start(w->conf.loop, t, w->limits.answer_ms / 3);
 }
 
 /* What the kernel's way of ending it says about the limit that it met. */
@@ -279,6 +302,17 @@ static void start_op(struct worker *w, struct frame *f)
 
 /* ---- what the worker says ---- */
 
+static void take_stats(struct worker *w, const struct val *stats)
+{
+  w->stats = (struct script_stats){
+      .mem_bytes = (size_t)val_get_int(stats, "mem_bytes", 0),
+      .mem_peak_bytes = (size_t)val_get_int(stats, "mem_peak_bytes", 0),
+      .tasks = (size_t)val_get_int(stats, "tasks", 0),
+      .cpu_ns = (uint64_t)val_get_int(stats, "cpu_ns", 0),
+      .preempts = (uint64_t)val_get_int(stats, "preempts", 0),
+  };
+}
+
 static void take_end(struct worker *w, const struct frame *f)
 {
   w->said_end = true;
@@ -288,12 +322,7 @@ static void take_end(struct worker *w, const struct frame *f)
     w->result.end =
         f->num >= SCRIPT_OK && f->num <= SCRIPT_LIMIT ? (enum script_end)f->num : SCRIPT_ERROR;
   if (!told && failure && failure->type == VAL_MAP) frame_err_read(failure, &w->result.err);
-  const struct val *stats = val_get(&f->body, "stats");
-  w->stats = (struct script_stats){
-      .mem_bytes = (size_t)val_get_int(stats, "mem_bytes", 0),
-      .mem_peak_bytes = (size_t)val_get_int(stats, "mem_peak_bytes", 0),
-      .preempts = (uint64_t)val_get_int(stats, "preempts", 0),
-  };
+  take_stats(w, val_get(&f->body, "stats"));
   const char *traceback = val_get_str(&f->body, "traceback", NULL);
   if (traceback) w->result.traceback = w->traceback = xstrdup(traceback);
   end(w);
@@ -358,10 +387,12 @@ static bool take(struct worker *w, struct frame *f)
   case FRAME_PROGRESS: take_progress(w, f); return true;
   case FRAME_TASK: take_task(w, f); return true;
   case FRAME_WHERE: take_where(w, f); return true;
+  case FRAME_PONG: take_stats(w, &f->body); return true;
   case FRAME_END: take_end(w, f); return true;
   case FRAME_START:
   case FRAME_CHUNK:
   case FRAME_FULL:
+  case FRAME_PING:
   case FRAME_DONE:
   case FRAME_STOP:
   case FRAME_KIND_END: return false;
@@ -372,6 +403,7 @@ static bool take(struct worker *w, struct frame *f)
 static void on_frame(void *data, const char *bytes, size_t len)
 {
   struct worker *w = data;
+  w->heard_ms = clock_mono_ms();
   if (w->ended) return;
   struct frame f;
   struct err e = {0};
@@ -434,6 +466,8 @@ int worker_new(struct worker **ret, struct nursery *nursery, const struct script
   w->limits = *limits;
   if (!w->limits.max_in_flight) w->limits.max_in_flight = DEFAULT_IN_FLIGHT;
   w->start = start_body(conf);
+  if (!w->limits.answer_ms) w->limits.answer_ms = DEFAULT_ANSWER_MS;
+  w->ping_timer = (struct timer){.cb = on_ping_timer, .data = w};
   w->kill_timer = (struct timer){.cb = on_kill_timer, .data = w};
   w->finish = (struct defer){.cb = on_finish, .data = w};
   w->child = (struct nursery_child){.on_exit = on_exit_of_child, .data = w};
@@ -456,6 +490,8 @@ void worker_start(struct worker *w)
   struct frame f = {.kind = FRAME_START, .name = w->conf.name, .body = w->start};
   send_frame(w, &f, NULL);
   val_free(&w->start);
+  w->heard_ms = clock_mono_ms();
+  timer_start(w->conf.loop, &w->ping_timer, w->limits.answer_ms / 3);
 }
 
 void worker_cancel(struct worker *w, enum script_end why, const struct err *err, bool force)

@@ -153,6 +153,8 @@ static struct val stats_of(const struct script *script)
   struct val v = val_map();
   val_add(&v, "mem_bytes", val_int((int64_t)stats.mem_bytes));
   val_add(&v, "mem_peak_bytes", val_int((int64_t)stats.mem_peak_bytes));
+  val_add(&v, "tasks", val_int((int64_t)stats.tasks));
+  val_add(&v, "cpu_ns", val_int((int64_t)stats.cpu_ns));
   val_add(&v, "preempts", val_int((int64_t)stats.preempts));
   return v;
 }
@@ -255,6 +257,14 @@ static void take_stop(struct worker_process *p, const struct frame *f)
   if (p->script) script_cancel(p->script, (enum script_end)f->num, &e, f->id != 0);
 }
 
+static void take_ping(struct worker_process *p)
+{
+  struct val body = p->script ? stats_of(p->script) : (struct val){0};
+  struct frame f = {.kind = FRAME_PONG, .body = body};
+  send_frame(p, &f, NULL);
+  val_free(&body);
+}
+
 static void on_frame(void *data, const char *bytes, size_t len)
 {
   struct worker_process *p = data;
@@ -271,6 +281,8 @@ static void on_frame(void *data, const char *bytes, size_t len)
     take_done(p, &f);
   else if (f.kind == FRAME_STOP)
     take_stop(p, &f);
+  else if (f.kind == FRAME_PING)
+    take_ping(p);
   frame_done(&f);
 }
 

@@ -25,11 +25,13 @@ struct buf;
  *   PROGRESS  worker                                    { done, total, text }
  *   TASK      worker  task  parent task      task name  outcome, or nil at its start
  *   WHERE     worker                                    "file:line", now and then while it computes
+ *   PONG      worker                                    { mem_bytes =, tasks =, … }: it is well
  *   END       worker        enum script_end             { error =, traceback =, stats = }
  *   START     host                           name       the script and its limits
  *   CHUNK     host    op    stream                      bytes
  *   FULL      host    op    1 full, 0 not               its input piles up: send no more until 0
  *   DONE      host    op    1 failed, 0 not             result or error
+ *   PING      host                                      asks for a PONG
  *   STOP      host    1 =   enum script_end             error, or nil
  *                     forced */
 /* clang-format on */
@@ -43,10 +45,12 @@ enum frame_kind {
   FRAME_PROGRESS,
   FRAME_TASK,
   FRAME_WHERE,
+  FRAME_PONG,
   FRAME_END,
   FRAME_START,
   FRAME_CHUNK,
   FRAME_FULL,
+  FRAME_PING,
   FRAME_DONE,
   FRAME_STOP,
   FRAME_KIND_END
