@@ -269,7 +269,7 @@ for _, mode in ipairs { "worker", "trust" } do
           print(select("#", helper.none()))
           for _, kind in ipairs { "code", "plain", "data" } do
             local ok, e = pcall(helper.fail, kind)
-            print(ok, e.code, (e.message:gsub("/[^ ]*/", "")))
+            print(ok, e.code, (e.message:gsub("[^ ]*helper%.lua", "helper.lua")))
           end
           print(pcall(helper.sign, print))
           print(select(2, pcall(require, "helper.nothing")).code)]]))
