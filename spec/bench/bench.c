@@ -316,24 +316,46 @@ static struct row oneshot_warm[] = {
     {.name = "regolith exec", .run = run_spawn, .argv = regolith_argv, .batch = 40}};
 static struct row exec_warm[] = {
     {.name = "posix_spawn + capture", .run = run_spawn, .argv = true_argv, .batch = 100},
-    {.name = "sb:exec", .run = run_lua, .script = "exec.lua", .batch = 100}};
+    {.name = "sb:exec, worker", .run = run_lua, .script = "exec.lua", .batch = 100},
+    {.name = "sb:exec, in process",
+     .run = run_lua,
+     .mode = "--trust",
+     .script = "exec.lua",
+     .batch = 100}};
 static struct row exec_cold[] = {
     {.name = "posix_spawn + capture",
      .run = run_spawn,
      .argv = true_argv,
      .batch = 20,
      .pause_ms = 50},
-    {.name = "sb:exec", .run = run_lua, .script = "exec.lua", .batch = 20, .pause_ms = 50}};
+    {.name = "sb:exec, worker", .run = run_lua, .script = "exec.lua", .batch = 20, .pause_ms = 50},
+    {.name = "sb:exec, in process",
+     .run = run_lua,
+     .mode = "--trust",
+     .script = "exec.lua",
+     .batch = 20,
+     .pause_ms = 50}};
 static struct row life_warm[] = {
     {.name = "posix_spawn + capture", .run = run_spawn, .argv = true_argv, .batch = 100},
-    {.name = "create, exec, terminate", .run = run_lua, .script = "life.lua", .batch = 50}};
+    {.name = "create, exec, terminate, worker", .run = run_lua, .script = "life.lua", .batch = 50},
+    {.name = "create, exec, terminate, in process",
+     .run = run_lua,
+     .mode = "--trust",
+     .script = "life.lua",
+     .batch = 50}};
 static struct row life_cold[] = {{.name = "posix_spawn + capture",
                                   .run = run_spawn,
                                   .argv = true_argv,
                                   .batch = 20,
                                   .pause_ms = 50},
-                                 {.name = "create, exec, terminate",
+                                 {.name = "create, exec, terminate, worker",
                                   .run = run_lua,
+                                  .script = "life.lua",
+                                  .batch = 20,
+                                  .pause_ms = 50},
+                                 {.name = "create, exec, terminate, in process",
+                                  .run = run_lua,
+                                  .mode = "--trust",
                                   .script = "life.lua",
                                   .batch = 20,
                                   .pause_ms = 50}};
