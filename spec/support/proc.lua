@@ -7,6 +7,8 @@ local M = {}
 
 M.build = os.getenv "REGOLITH_BUILD" or "build"
 M.regolith = M.build .. "/regolith"
+-- Sanitizers take several times the memory and the time.
+M.factor = M.build:find "/[at]san$" and 6 or 1
 
 local Process = {}
 Process.__index = Process
