@@ -25,7 +25,9 @@ list() {
     done
   fi
   # Users that spec/e2e/users_spec.lua makes.
-  sed -n 's/^\(rgtest[^:]*\):.*/user \1/p' /etc/passwd
+  sed -nE 's/^(rgtest([0-9]+)[^:]*):.*/\1 \2/p' /etc/passwd | while read -r name pid; do
+    grep -qs '^regolith' "/proc/$pid/comm" || echo "user $name"
+  done
   old_ifs=$IFS
   IFS=:
   for d in /run/regolith /var/lib/regolith /dev/shm ${REGOLITH_SCRATCH:-}; do

@@ -3,6 +3,7 @@
 local sandbox = require "sandbox"
 local task = require "task"
 local expect = require "spec.support.expect"
+local machine = require "spec.support.machine"
 
 local function invalid(field, opts, match)
   return expect.raises({ code = "invalid_argument", status = 400, field = field, match = match },
@@ -187,7 +188,8 @@ describe("sandbox.create", function()
     expect.lacks(r.stdout, "REGOLITH_BUILD")
   end)
 
-  it("limits memory, cpu and processes as the config says", function()
+  it("limits the CPU as the config says", function()
+    if not machine.has_limits() then return pending(machine.no_limits) end
     local sb <close> = sandbox.create { cpu = 0.25 }
     local r = sb:exec({ "timeout", "1", "sh", "-c", "while :; do :; done" })
     assert.equal(124, r.exit_code)

@@ -312,7 +312,7 @@ describe("a runner", function()
     p:expect("last\n", 30)
     task.sleep(0.3)
     expect.between(0, fds + 1, sys.fd_count(p.pid), "descriptors of the runner")
-    if warden then
+    if warden_fds then -- root alone may look
       expect.between(0, warden_fds + 2, sys.fd_count(warden), "descriptors of the warden")
     end
     p:kill "INT"

@@ -8,10 +8,10 @@
 set -eu
 dir=$1
 here=$(cd "$(dirname "$0")" && pwd)
+[ "$(id -u)" -eq 0 ] || { echo "needs root, to make files of several owners"; exit 77; }
 need="umoci skopeo python3 openssl dpkg-deb"
 for c in $need; do
   command -v "$c" >/dev/null && continue
-  [ "$(id -u)" -eq 0 ] || { echo "missing: $c"; exit 77; }
   sh "$here/../../tools/deps.sh" umoci skopeo python3-minimal openssl docker-registry buildah >/dev/null 2>&1 ||
     { echo "cannot install: $need"; exit 77; }
 done
