@@ -50,12 +50,18 @@ const char *walls_step_name(enum walls_step step)
 }
 
 /* exec resets handlers but keeps what is ignored, and the host may have been started with SIGINT or
- * SIGHUP ignored. Numbers that cannot be set (KILL, STOP, libc's own) stay as they are. */
+ * SIGHUP ignored. libc keeps two numbers to itself and refuses to touch them, yet programs that
+ * posix_spawn starts (make is one) are born with both ignored: so the kernel is asked. Numbers that
+ * cannot be set (KILL, STOP) stay as they are. */
 static void default_signals(void)
 {
   for (int sig = 1; sig < NSIG; sig++) {
-    struct sigaction now;
-    if (sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN) signal(sig, SIG_DFL);
+    unsigned long now[4] = {0},
+                  preset[4] = {
+                      0}; /* the kernel's struct sigaction; its first word is the handler */
+    if (syscall(SYS_rt_sigaction, sig, NULL, now, 8) < 0 || now[0] != (unsigned long)SIG_IGN)
+      continue;
+    syscall(SYS_rt_sigaction, sig, preset, NULL, 8);
   }
 }
 
