@@ -504,7 +504,7 @@ static void input_streams(void)
   input_bytes = 0;
   input_ended = false;
   expect("local left = 3\n"
-         "core.call('test.slow', { ms = 20 }, { input = function()\n"
+         "core.call('test.slow', { ms = 300 }, { input = function()\n"
          "  task.sleep(0.001) left = left - 1 if left >= 0 then return 'abc' end end })\n"
          "print(pcall(core.call, 'test.slow', { ms = 1000 }, { input = function() error('no more', "
          "0) end }))\n"
