@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <mntent.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -139,12 +141,25 @@ static void sees_a_seccomp_filter(void)
   CHECK(strstr(it->mend, "seccomp=unconfined") != NULL);
 }
 
+/* Masks a file in every proc of this mount namespace: the kernel asks for one that shows all, and
+ * takes any, also what somebody mounted for a root of his own. */
 static bool take_proc(void)
 {
   int flags = CLONE_NEWNS;
   if (geteuid() == 0 ? unshare(flags) < 0 : !enter_userns(flags)) return false;
-  return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-         mount("/dev/null", "/proc/version", NULL, MS_BIND, NULL) == 0;
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) return false;
+  FILE *mounts = setmntent("/proc/self/mounts", "r");
+  if (!mounts) return false;
+  bool masked = false;
+  for (struct mntent *m; (m = getmntent(mounts));) {
+    char version[PATH_MAX];
+    if (strcmp(m->mnt_type, "proc") != 0) continue;
+    snprintf(version, sizeof version, "%s/version", m->mnt_dir);
+    bool done = mount("/dev/null", version, NULL, MS_BIND, NULL) == 0;
+    if (strcmp(m->mnt_dir, "/proc") == 0) masked = done;
+  }
+  endmntent(mounts);
+  return masked;
 }
 
 static void sees_that_proc_is_masked(void)
