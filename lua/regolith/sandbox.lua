@@ -306,6 +306,16 @@ function Sandbox:extend(seconds)
   }))
 end
 
+---Waits until the port of `ready` accepts connections.
+---@param timeout? number|string
+---@return table
+function Sandbox:wait_ready(timeout)
+  check_handle(self, "wait_ready")
+  return refresh(self, core.call("sandbox.wait_ready", {
+    sandbox_id = self.sandbox_id, timeout = timeout,
+  }))
+end
+
 --- The operations whose arguments go to the engine as they are; names are of the parameters.
 local PLAIN <const> = {
   read = { "path" },
@@ -316,7 +326,6 @@ local PLAIN <const> = {
   remove = { "path" },
   upload = { "source", "target" },
   download = { "source", "target" },
-  wait_ready = { "timeout" },
   url = { "port" },
   diff = {},
   snapshot = {},

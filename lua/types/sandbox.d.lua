@@ -17,7 +17,7 @@ local sandbox = {}
 ---@field pids? integer processes and threads at once; default 512
 ---@field timeout? Duration life-time in whole seconds, 1 to 86400, never clamped; default 300
 ---@field idle_timeout? Duration ends it after so many seconds without a running command; 0 = never; default 0
----@field entrypoint? string[] a command that runs as long as the sandbox; default none
+---@field entrypoint? string[] a command that the sandbox runs and ends with; default none
 ---@field ready? sandbox.Ready when the sandbox counts as ready; default at once
 ---@field env? table<string, string> environment of its commands; default none
 ---@field cwd? string working directory of its commands, absolute; default the image's
@@ -95,6 +95,14 @@ function Result:check() end
 ---@field config table every option, with its default
 ---@field tags table<string, string>
 ---@field cost number US dollars
+---@field returncode? integer how its entrypoint ended
+---@field entrypoint? sandbox.Entrypoint what its entrypoint printed
+
+---@class sandbox.Entrypoint
+---@field running boolean
+---@field stdout string the first and the last 4 KiB
+---@field stderr string the first and the last 4 KiB
+---@field truncated boolean
 
 ---A handle of one sandbox. Its fields are the last known values; reading one never asks the engine.
 ---`local sb <close> = …` ends the sandbox where the block is left.
@@ -302,13 +310,18 @@ function Sandbox:upload(source, target) end
 ---@param target string
 function Sandbox:download(source, target) end
 
----Waits until the sandbox is ready, as `ready` says.
+---Waits until the sandbox is ready: until the port of `ready` accepts connections on the sandbox's own loopback. Each try
+---connects and hangs up at once. Without `ready` a sandbox is ready as soon as it runs.
 ---
----Errors: `timeout`, `unsupported` on engines without it.
+---Errors: `timeout`; `sandbox_terminated` when the sandbox ends first, with the last line of its entrypoint in the hint.
 ---```lua
+---local sb <close> = sandbox.create {
+---  entrypoint = { "python3", "-m", "http.server", "8000" }, ready = { tcp = 8000 },
+---}
 ---sb:wait_ready "10s"
 ---```
----@param timeout? Duration
+---@param timeout? Duration default: the sandbox's remaining life
+---@return sandbox.Status status
 function Sandbox:wait_ready(timeout) end
 
 ---The address under which a port of the sandbox can be reached.

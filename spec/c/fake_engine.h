@@ -23,6 +23,9 @@ struct fbox {
   enum box_end end_why;
   bool ended, has_ended;
   int failed_kills;
+  struct probe_op *probe; /* in flight */
+  struct timer probed;
+  int probes;
 };
 
 struct fexec {
@@ -48,6 +51,7 @@ static struct fake {
   int fail_kills; /* that many kills fail */
   size_t boxes_n, execs_n, kills, inputs;
   size_t flows_paused, flows_resumed;
+  int open_after; /* so many probes find nothing; negative: all */
   bool random, closed;
   unsigned end_chance; /* percent of boxes that end by themselves, in random runs */
 } fake;
@@ -134,6 +138,32 @@ static int fake_create(struct engine *e, struct create_op *op, struct err *err)
   return 0;
 }
 
+static void finish_probe(struct fbox *b, bool open)
+{
+  struct probe_op *op = b->probe;
+  timer_stop(loop, &b->probed);
+  b->probe = NULL;
+  if (op) op->on_done(op, open);
+}
+
+static void on_probed_timer(struct timer *t)
+{
+  struct fbox *b = t->data;
+  finish_probe(b, fake.open_after >= 0 && ++b->probes > fake.open_after);
+}
+
+static int fake_probe(struct engine *e, struct probe_op *op, struct err *err)
+{
+  (void)e;
+  struct fbox *b = (struct fbox *)op->box;
+  if (b->probe) abort(); /* one at a time */
+  if (fake.random && rnd(8) == 0) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "no probe now");
+  b->probe = op;
+  b->probed = (struct timer){.cb = on_probed_timer, .data = b};
+  timer_start(loop, &b->probed, delay(1));
+  return 0;
+}
+
 static void on_exec_timer(struct timer *t)
 {
   struct fexec *x = t->data;
@@ -195,6 +225,7 @@ static void kill_box(struct fbox *b, struct kill_op *op)
 {
   b->ended = true;
   timer_stop(loop, &b->end);
+  finish_probe(b, false);
   struct list execs;
   list_init(&execs);
   while (!list_empty(&b->execs)) {
@@ -308,6 +339,7 @@ static struct engine_ops fake_ops = {.name = "fake",
                                      .kill = fake_kill,
                                      .exec_input = fake_input,
                                      .exec_flow = fake_flow,
+                                     .probe = fake_probe,
                                      .close = fake_close};
 
 #endif

@@ -358,6 +358,7 @@ static void caps_and_names(void)
 static void nothing_asked_is_ignored(void)
 {
   set_up(NULL);
+  fake_ops.probe = NULL;
   static const struct {
     const char *json, *code, *field;
   } r[] = {
@@ -381,6 +382,7 @@ static void nothing_asked_is_ignored(void)
   CHECK(!submit(&c, "sandbox.create", "{\"engine\":\"locla\"}"));
   CHECK(strstr(c.err.msg, "did you mean \"local\"") != NULL);
   CHECK_STR(c.err.hint, "engines here: \"local\"");
+  fake_ops.probe = fake_probe;
   submit_as(&c, 0, "sandbox.create", "{\"image\":\"dir:/srv\"}"); /* the host itself may */
   finish(&c);
   CHECK(c.ok);
@@ -564,6 +566,63 @@ static void entrypoints(void)
   tear_down();
 }
 
+static void readiness(void)
+{
+  set_up(NULL);
+  struct call c = {0}, w = {0};
+  fake.open_after = 3;
+  create("{\"ready\":{\"tcp\":8000}}");
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(val_get_str(&c.result, "state", ""), "started");
+  submit(&w, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id);
+  CHECK(call(&c, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\",\"timeout\":5}", id));
+  CHECK_STR(val_get_str(&c.result, "state", ""), "ready");
+  CHECK_STR(val_get_str(&c.result, "status", ""), "running");
+  CHECK_INT(w.done, 1);
+  CHECK(w.ok);
+  struct fbox *b = list_entry(fake.boxes.next, struct fbox, node);
+  CHECK_INT(b->probes, 4);
+  run_ms(300);
+  CHECK_INT(b->probes, 4); /* yes is for good */
+  CHECK(call(&c, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id));
+
+  /* Without a check it is ready at once, and is not asked. */
+  create("{}");
+  CHECK(call(&c, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(val_get_str(&c.result, "state", ""), "started");
+
+  fake.open_after = -1;
+  create("{\"ready\":{\"tcp\":8000}}");
+  CHECK(!call(&c, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\",\"timeout\":0.05}", id));
+  CHECK_STR(code(&c), "timeout");
+  CHECK(strstr(c.err.msg, "port 8000") != NULL);
+  submit(&w, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id);
+  op_cancel(w.op, ERR_CANCELLED);
+  finish(&w);
+  CHECK_STR(code(&w), "cancelled");
+  submit(&w, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id);
+  CHECK(call(&c, "sandbox.terminate", "{\"sandbox_id\":\"%s\"}", id));
+  finish(&w);
+  CHECK_STR(code(&w), "sandbox_terminated");
+
+  /* Its entrypoint ends first. */
+  create("{\"ready\":{\"tcp\":8000},\"entrypoint\":[\"print\",\"20000\",\"4\"]}");
+  CHECK(!call(&w, "sandbox.wait_ready", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(code(&w), "sandbox_terminated");
+  CHECK(strstr(w.err.hint, "ended with 4; it printed last: ") != NULL);
+  run_ms(20);
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  const struct val *entry = val_get(&c.result, "entrypoint");
+  CHECK(entry != NULL);
+  CHECK_INT(val_get(entry, "stdout")->s.len, 8192);
+  CHECK(val_get(entry, "truncated")->b);
+  CHECK(!val_get(entry, "running")->b);
+
+  call_clear(&c);
+  call_clear(&w);
+  tear_down();
+}
+
 static void detached_sandboxes_live_on(void)
 {
   fake_caps = ENGINE_CAP_OUTLIVES_HOST | ENGINE_CAP_ENTRYPOINT;
@@ -648,6 +707,7 @@ const struct test_case test_cases[] = {
     {"lists_and_extends", lists_and_extends},
     {"ended_ids_are_kept_for_a_while", ended_ids_are_kept_for_a_while},
     {"entrypoints", entrypoints},
+    {"readiness", readiness},
     {"detached_sandboxes_live_on", detached_sandboxes_live_on},
     {"events_come_in_order", events_come_in_order},
     {0}};

@@ -29,6 +29,12 @@ static void random_step(uint64_t *owners, size_t n)
       "\"command\":[\"signal\",\"6\"]",
       "\"command\":[\"lost\"]",
       "\"command\":[\"badcwd\"]"};
+  static const char *const about[] = {"sandbox.terminate", "sandbox.terminate", "sandbox.status",
+                                      "sandbox.wait_ready"};
+  static const char *const creates[] = {
+      "{\"timeout\":1}", "{\"timeout\":1}", "{\"timeout\":1,\"idle_timeout\":1}",
+      "{\"timeout\":1,\"ready\":{\"tcp\":80}}",
+      "{\"timeout\":1,\"ready\":{\"tcp\":80},\"entrypoint\":[\"exit\",\"1\",\"20\"]}"};
   struct call *c = &slots[rnd(SLOTS)];
   size_t o = rnd((unsigned)n);
   const char *sb = ids_n ? ids[rnd((unsigned)ids_n)] : "sb_none";
@@ -38,8 +44,7 @@ static void random_step(uint64_t *owners, size_t n)
   case 1:
     if (c->op) break;
     c->then = keep_id;
-    submit_as(c, owners[o], "sandbox.create",
-              rnd(4) ? "{\"timeout\":1}" : "{\"timeout\":1,\"idle_timeout\":1}");
+    submit_as(c, owners[o], "sandbox.create", creates[rnd(5)]);
     break;
   case 2:
   case 3:
@@ -54,7 +59,7 @@ static void random_step(uint64_t *owners, size_t n)
     if (c->op) break;
     c->then = NULL;
     snprintf(json, sizeof json, "{\"sandbox_id\":\"%s\"}", sb);
-    submit_as(c, owners[o], rnd(3) ? "sandbox.terminate" : "sandbox.status", json);
+    submit_as(c, owners[o], about[rnd(4)], json);
     break;
   case 6:
     if (c->op) op_cancel(c->op, rnd(2) ? ERR_CANCELLED : ERR_TIMEOUT);
@@ -77,6 +82,7 @@ static void random_round(unsigned round_seed)
   seed = round_seed;
   fake.random = true;
   fake.end_chance = rnd(40);
+  fake.open_after = (int)rnd(4) - 1;
   ids_n = 0;
   owners_ended = 0;
   uint64_t owners[3];

@@ -76,19 +76,33 @@ bool stream_truncated(const struct stream *s)
   return s->total > s->head_len + s->tail_len;
 }
 
-char *stream_take(struct stream *s, size_t *ret_len)
+/* The tail behind the head; all has room for both and a NUL. */
+static void append_tail(const struct stream *s, char *all)
 {
-  size_t len = s->head_len + s->tail_len;
-  char *all = xrealloc(s->head, len + 1);
   size_t old = s->tail_len - s->tail_at;
   if (s->tail_len > 0) {
     memcpy(all + s->head_len, s->tail + s->tail_at, old);
     memcpy(all + s->head_len + old, s->tail, s->tail_at);
   }
-  all[len] = '\0';
+  all[s->head_len + s->tail_len] = '\0';
+}
+
+char *stream_copy(const struct stream *s, size_t *ret_len)
+{
+  *ret_len = s->head_len + s->tail_len;
+  char *all = xmalloc(*ret_len + 1);
+  if (s->head_len > 0) memcpy(all, s->head, s->head_len);
+  append_tail(s, all);
+  return all;
+}
+
+char *stream_take(struct stream *s, size_t *ret_len)
+{
+  *ret_len = s->head_len + s->tail_len;
+  char *all = xrealloc(s->head, *ret_len + 1);
+  append_tail(s, all);
   free(s->tail);
   *s = (struct stream){.total = s->total};
-  *ret_len = len;
   return all;
 }
 

@@ -20,6 +20,9 @@ void stream_init(struct stream *s, size_t max);
 void stream_write(struct stream *s, const void *data, size_t len);
 bool stream_truncated(const struct stream *s);
 
+/* A copy of what was kept so far, NUL-terminated behind ret_len (the caller frees). */
+char *stream_copy(const struct stream *s, size_t *ret_len);
+
 /* Hands over what was kept, in order, NUL-terminated behind ret_len (the caller frees); the stream
  * is empty afterwards but remembers total. */
 char *stream_take(struct stream *s, size_t *ret_len);

@@ -102,6 +102,15 @@ struct kill_op {
   void *engine_data;
 };
 
+/* Asks once whether something in the box accepts connections on a port of its loopback. */
+struct probe_op {
+  struct engine_box *box;
+  uint16_t port;
+  /* Before a kill of the box completed, whatever happens; open is false when the box is ending. */
+  void (*on_done)(struct probe_op *op, bool open);
+  void *data;
+};
+
 struct list_op {
   void (*on_box)(struct list_op *op, const char *sandbox_id, const char *owner_tag);
   void (*on_done)(struct list_op *op, const struct err *err);
@@ -122,6 +131,8 @@ struct engine_ops {
   void (*exec_input)(struct engine *e, struct exec_op *op, const void *data, size_t len);
   /* Stops and resumes reading the command's output, so that a slow consumer slows the command. */
   void (*exec_flow)(struct engine *e, struct exec_op *op, bool paused);
+  /* One at a time for each box. NULL: unsupported. */
+  int (*probe)(struct engine *e, struct probe_op *op, struct err *err);
   /* Ends every box, then calls done. With ENGINE_CAP_OUTLIVES_HOST the boxes that are left by then
    * are detached ones: they stay, and nothing of theirs is called back any more. */
   void (*close)(struct engine *e, void (*done)(void *data), void *data);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "core/op.h"
 #include "sandbox/supervisor_internal.h"
@@ -136,6 +137,10 @@ static void answer(struct exec *x)
     if (!x->failed) op->result = outcome_print(&o);
     op_finish(op, x->failed ? &x->done_err : NULL);
   }
+  if (x->sb->entry == x) {
+    x->sb->entered = o;
+    return;
+  }
   outcome_free(&o);
 }
 
@@ -179,6 +184,31 @@ static void on_chunk(struct exec_op *run, enum exec_stream which, const void *da
     op_chunk(x->op, which == EXEC_STDOUT ? OP_STDOUT : OP_STDERR, data, len);
   if (x->args.on_overflow == OVERFLOW_KILL && stream_truncated(s))
     sandbox_exec_kill(x, REASON_OUTPUT_LIMIT);
+}
+
+static struct val text_of(const char *text, size_t len)
+{
+  return text ? val_bytes(text, len) : val_bytes("", 0);
+}
+
+struct val sandbox_entry_view(const struct sandbox *sb)
+{
+  struct val v = val_map();
+  const struct exec *x = sb->entry;
+  val_add(&v, "running", val_bool(x != NULL));
+  if (x) {
+    size_t out_len, err_len;
+    cleanup_free char *out = stream_copy(&x->out, &out_len), *err = stream_copy(&x->err, &err_len);
+    val_add(&v, "stdout", text_of(out, out_len));
+    val_add(&v, "stderr", text_of(err, err_len));
+    val_add(&v, "truncated", val_bool(stream_truncated(&x->out) || stream_truncated(&x->err)));
+  } else {
+    const struct outcome *o = &sb->entered;
+    val_add(&v, "stdout", text_of(o->out, o->out_len));
+    val_add(&v, "stderr", text_of(o->err, o->err_len));
+    val_add(&v, "truncated", val_bool(o->out_truncated || o->err_truncated));
+  }
+  return v;
 }
 
 /* ---- ending it ---- */

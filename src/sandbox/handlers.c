@@ -62,7 +62,7 @@ static int check_caps(const struct engine_entry *e, const struct create_args *a,
     return lacks(e, "unencrypted_ports", "unencrypted_ports", err);
   if (a->encrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
     return lacks(e, "encrypted_ports", "encrypted_ports", err);
-  if (a->ready_tcp && !(e->caps & ENGINE_CAP_PORTS)) return lacks(e, "ready", "ready", err);
+  if (a->ready_tcp && !e->engine->ops->probe) return lacks(e, "ready", "ready", err);
   return check_gpu(e, a, err);
 }
 
@@ -286,8 +286,28 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   int rc = budgets_take(&sb->owner->budgets, NULL, amounts, err);
   if (rc < 0) return rc;
   op->result = sandbox_view(sb);
+  if (sb->args.entrypoint.n > 0 && !(sb->engine->caps & ENGINE_CAP_ENTRYPOINT))
+    val_add(&op->result, "entrypoint", sandbox_entry_view(sb));
   op_finish(op, NULL);
   return 0;
+}
+
+static int wait_ready_start(struct op *op, void *ctx, struct err *err)
+{
+  struct wait_args a;
+  int rc = wait_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
+  rc = sb ? check_alive(sb, err) : -ENOENT;
+  if (rc == 0) rc = ready_wait(sb, op, a.timeout_ms, err);
+  wait_args_free(&a);
+  return rc;
+}
+
+static void wait_ready_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  ready_wait_cancel(op);
 }
 
 static int extend_start(struct op *op, void *ctx, struct err *err)
@@ -509,6 +529,7 @@ static const struct op_handler handlers[] = {
     {.name = "sandbox.get", .start = status_start},
     {.name = "sandbox.list", .start = list_start},
     {.name = "sandbox.extend", .start = extend_start},
+    {.name = "sandbox.wait_ready", .start = wait_ready_start, .cancel = wait_ready_cancel},
     {.name = "sandbox.detach", .start = detach_start},
     {.name = "sandbox.price", .start = price_start},
     {.name = "sandbox.engines", .start = engines_start},

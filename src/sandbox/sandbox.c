@@ -45,6 +45,26 @@ static const struct end_info {
                       "has ended with its entrypoint"},
 };
 
+/* The last line that says something of a text, shortened. */
+static int last_line(const char *text, size_t len, const char **ret)
+{
+  while (len > 0 && strchr("\r\n \t", text[len - 1])) len--;
+  const char *start = memrchr(text, '\n', len);
+  *ret = start ? start + 1 : text;
+  len -= (size_t)(*ret - text);
+  return len > 160 ? 160 : (int)len;
+}
+
+static void hint_last_words(const struct sandbox *sb, struct err *err)
+{
+  const struct outcome *o = &sb->entered;
+  const char *line = "";
+  int len = o->err_len > 0 ? last_line(o->err, o->err_len, &line) : 0;
+  if (len == 0 && o->out_len > 0) len = last_line(o->out, o->out_len, &line);
+  err_hint(err, len > 0 ? "it ended with %d; it printed last: %.*s" : "it ended with %d",
+           sb->exit_code, len, line);
+}
+
 int sandbox_ended_err(const struct sandbox *sb, struct err *err)
 {
   const struct end_info *info = &end_infos[sb->end];
@@ -55,6 +75,7 @@ int sandbox_ended_err(const struct sandbox *sb, struct err *err)
   if (sb->end == END_LIFE)
     err_hint(err, "it was created with timeout = %u; ask for more, or extend it in time",
              sb->args.timeout_s);
+  if (sb->end == END_FINISHED) hint_last_words(sb, err);
   if (sb->end == END_IDLE)
     err_hint(err, "it was created with idle_timeout = %u", sb->args.idle_timeout_s);
   return rc;
@@ -100,6 +121,7 @@ struct val sandbox_view(const struct sandbox *sb)
   val_add(&v, "state",
           val_str(sb->end == END_FINISHED ? "finished"
                   : over                  ? "terminated"
+                  : sb->readiness.ready   ? "ready"
                                           : sandbox_state_name(sb->state)));
   if (over) val_add(&v, "reason", val_str(end_infos[sb->end].reason));
   if (sb->end == END_FINISHED) val_add(&v, "returncode", val_int(sb->exit_code));
@@ -231,7 +253,7 @@ static void give_back(struct sandbox *sb)
 static int start_entrypoint(struct sandbox *sb)
 {
   if (sb->args.entrypoint.n == 0 || (sb->engine->caps & ENGINE_CAP_ENTRYPOINT)) return 0;
-  struct exec_args args = {.sandbox_id = xstrdup(sb->id)};
+  struct exec_args args = {.sandbox_id = xstrdup(sb->id), .max_output = SANDBOX_ENTRY_KEPT};
   for (size_t i = 0; i < sb->args.entrypoint.n; i++) strv_add(&args.argv, sb->args.entrypoint.v[i]);
   int rc = sandbox_exec_start(sb, NULL, &args, &sb->end_err);
   exec_args_free(&args);
@@ -253,6 +275,7 @@ static void do_start(struct sandbox *sb)
   sb->announced = true;
   sup->created++;
   emit_created(sb);
+  ready_start(sb);
   if (!sb->op) return;
   struct op *op = sb->op;
   sb->op = NULL;
@@ -265,6 +288,7 @@ static void do_stop(struct sandbox *sb)
 {
   timer_stop(sb->sup->loop, &sb->life);
   timer_stop(sb->sup->loop, &sb->idle);
+  ready_stop(sb);
   LIST_FOREACH (it, &sb->execs) sandbox_exec_stop(list_entry(it, struct exec, node));
 }
 
@@ -377,6 +401,7 @@ static void sandbox_free(struct dying *d)
 {
   struct sandbox *sb = list_entry(d, struct sandbox, dying);
   create_args_free(&sb->args);
+  outcome_free(&sb->entered);
   holding_done(&sb->holding);
   free(sb);
 }
@@ -520,6 +545,7 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
   list_init(&sb->dying.node);
   sb->life = (struct timer){.cb = on_life, .data = sb};
   sb->idle = (struct timer){.cb = on_idle, .data = sb};
+  ready_init(sb);
   sb->created_s = clock_wall_s();
   id_sandbox(sb->id);
   sb->create = (struct create_op){.sandbox_id = sb->id,
@@ -550,6 +576,7 @@ void sandbox_abandon(struct sandbox *sb, const struct err *err)
 {
   timer_stop(sb->sup->loop, &sb->life);
   timer_stop(sb->sup->loop, &sb->idle);
+  ready_stop(sb);
   LIST_FOREACH (it, &sb->execs) sandbox_exec_abandon(list_entry(it, struct exec, node), err);
   if (sb->op) {
     struct op *op = sb->op;

@@ -5,6 +5,7 @@
  *
  *   handlers.c  ops in, answers out          supervisor.c  owners, engines, events, shutdown
  *   sandbox.c   life-cycle of one sandbox    exec.c        one command
+ *   ready.c     is it ready?
  *
  * A record in memory of which an engine may still hold a pointer is never freed from inside that
  * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
@@ -27,6 +28,7 @@ struct op;
 #define SANDBOX_RETAIN_MAX   10000
 #define SANDBOX_DAY_S        86400u
 #define SANDBOX_EXECS_MAX    4096 /* at once in one sandbox */
+#define SANDBOX_ENTRY_KEPT   8192 /* bytes of what an entrypoint prints, each stream */
 
 /* Why a sandbox ended; the first to ask decides. */
 enum sandbox_end {
@@ -78,6 +80,16 @@ struct owner {
   struct supervisor *sup;
 };
 
+/* Whether the port of args.ready_tcp accepts connections. */
+struct readiness {
+  bool ready;   /* stays so */
+  bool probing; /* the engine has the probe */
+  struct probe_op probe;
+  struct timer again;  /* the next probe */
+  unsigned wait_ms;    /* before it */
+  struct list waiters; /* struct ready_wait.node */
+};
+
 struct sandbox {
   struct supervisor *sup;
   struct index_node by_id;
@@ -99,6 +111,8 @@ struct sandbox {
   struct list execs; /* exec.node */
   size_t execs_n;
   struct exec *entry;     /* the entrypoint while it runs, one of execs */
+  struct outcome entered; /* how it ended and what it printed; owned */
+  struct readiness readiness;
   bool announced;         /* its creation was answered and told */
   bool detached;          /* outlives its owner and this process */
   bool left;              /* the shutdown let go of it */
@@ -204,12 +218,20 @@ void sandbox_forget(struct sandbox *sb); /* a retained one */
 void sandbox_prune(struct supervisor *sup);
 void sandbox_abandon(struct sandbox *sb, const struct err *err);
 
+/* ready.c */
+void ready_init(struct sandbox *sb);
+void ready_start(struct sandbox *sb);
+void ready_stop(struct sandbox *sb); /* it ends: nobody waits any more */
+int ready_wait(struct sandbox *sb, struct op *op, uint64_t timeout_ms, struct err *err);
+void ready_wait_cancel(struct op *op);
+
 /* exec.c */
 int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,
                        struct err *err); /* moves args; op NULL: the entrypoint */
 void sandbox_exec_kill(struct exec *x, enum outcome_reason why);
 void sandbox_exec_stop(struct exec *x); /* its sandbox ends */
 void sandbox_exec_flow(struct exec *x, bool paused);
+struct val sandbox_entry_view(const struct sandbox *sb); /* what its entrypoint printed */
 void sandbox_exec_input(struct exec *x, const void *data, size_t len);
 void sandbox_exec_abandon(struct exec *x, const struct err *err);
 

@@ -837,6 +837,32 @@ void extend_args_free(struct extend_args *a)
   schema_free(&extend_schema, a);
 }
 
+static const struct field wait_fields[] = {
+    {.name = "sandbox_id",
+     .type = &field_text,
+     .offset = offsetof(struct wait_args, sandbox_id),
+     .flags = FIELD_REQUIRED,
+     .max = 4096,
+     .must = ID_MUST},
+    {.name = "timeout",
+     .type = &field_millis,
+     .offset = offsetof(struct wait_args, timeout_ms),
+     .min = 1,
+     .max = DAY_S * 1000},
+};
+static const struct schema wait_schema = {.name = "sandbox.wait_ready", SCHEMA_FIELDS(wait_fields)};
+
+int wait_args_parse(const struct val *args, struct wait_args *ret, struct err *err)
+{
+  *ret = (struct wait_args){0};
+  return schema_parse(&wait_schema, "", args, ret, err);
+}
+
+void wait_args_free(struct wait_args *a)
+{
+  schema_free(&wait_schema, a);
+}
+
 static const struct field price_fields[] = {
     {.name = "engine",
      .type = &field_text,

@@ -120,6 +120,15 @@ struct extend_args {
 int extend_args_parse(const struct val *args, struct extend_args *ret, struct err *err);
 void extend_args_free(struct extend_args *a);
 
+/* sandbox.wait_ready: { sandbox_id, timeout } */
+struct wait_args {
+  char *sandbox_id;
+  uint64_t timeout_ms; /* 0 = the sandbox's remaining life */
+};
+
+int wait_args_parse(const struct val *args, struct wait_args *ret, struct err *err);
+void wait_args_free(struct wait_args *a);
+
 /* sandbox.price: { engine, gpu, timeout } */
 struct price_args {
   char *engine; /* NULL: the default one */

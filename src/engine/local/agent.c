@@ -325,6 +325,15 @@ static void on_exec(const struct proto_exec *x, const char *inline_text, size_t 
   start(x, &l, head[1]);
 }
 
+/* --- probes ----------------------------------------------------------------------------------- */
+
+static void on_probe(const struct proto_probe *p)
+{
+  struct proto_probe answer = {.type = PROTO_PROBED, .port = p->port};
+  answer.open = agent_port_open((uint16_t)p->port);
+  say(&answer, sizeof answer);
+}
+
 /* --- serving ---------------------------------------------------------------------------------- */
 
 static char message[PROTO_INLINE_MAX + sizeof(struct proto_exec)];
@@ -342,6 +351,10 @@ static void dispatch(size_t len, const int *fds, size_t fds_n)
     struct proto_exec_kill k;
     memcpy(&k, message, sizeof k);
     on_exec_kill(&k);
+  } else if (type == PROTO_PROBE && len == sizeof(struct proto_probe)) {
+    struct proto_probe p;
+    memcpy(&p, message, sizeof p);
+    on_probe(&p);
   } else {
     die();
   }

@@ -26,6 +26,10 @@ struct agent_user {
  * :GROUP. Only ids below mapped exist. 0 or a negative errno. */
 int agent_user_find(const char *spec, uint32_t mapped, struct agent_user *ret);
 
+/* Does something in the box accept connections on this port of its loopback? Takes a few
+ * milliseconds at most. */
+bool agent_port_open(uint16_t port);
+
 /* One command to start. */
 struct agent_launch {
   char **argv, **envp; /* NULL-terminated; envp has room for two more */

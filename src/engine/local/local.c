@@ -211,6 +211,12 @@ static void local_exec_flow(struct engine *engine, struct exec_op *op, bool paus
   run_flow(op, paused);
 }
 
+static int local_probe(struct engine *engine, struct probe_op *op, struct err *err)
+{
+  (void)engine;
+  return box_probe(op->box, op, err);
+}
+
 struct list_req {
   struct defer defer;
   struct local *engine;
@@ -273,5 +279,6 @@ const struct engine_ops local_engine_ops = {
     .list = local_list,
     .exec_input = local_exec_input,
     .exec_flow = local_exec_flow,
+    .probe = local_probe,
     .close = local_close,
 };

@@ -93,6 +93,13 @@ static void fail_create(struct engine_box *b, enum box_end why)
 
 static void read_agent(struct engine_box *b);
 
+static void end_probe(struct engine_box *b, bool open)
+{
+  struct probe_op *op = b->probe;
+  b->probe = NULL;
+  if (op) op->on_done(op, open);
+}
+
 void box_finish(struct engine_box *b, enum box_end why)
 {
   struct local *e = b->engine;
@@ -103,6 +110,7 @@ void box_finish(struct engine_box *b, enum box_end why)
   close_sock(b);
   close_pidfd(b);
   run_end_all(b, why == BOX_END_OOM);
+  end_probe(b, false);
   bool failed = b->create != NULL;
   if (failed) fail_create(b, why);
   bool wanted = !list_empty(&b->kills) || b->kill_sent;
@@ -207,11 +215,29 @@ static bool on_failed(struct engine_box *b, const struct proto_failed *msg, size
   return true;
 }
 
+static bool on_probed(struct engine_box *b, const struct proto_probe *msg, size_t len)
+{
+  if (len != sizeof *msg || !b->probe) return false;
+  end_probe(b, msg->open == 1);
+  return true;
+}
+
+int box_probe(struct engine_box *b, struct probe_op *op, struct err *err)
+{
+  struct proto_probe msg = {.type = PROTO_PROBE, .port = op->port};
+  struct proto_piece piece = {&msg, sizeof msg};
+  if (b->state != BOX_RUNNING || b->kill_sent || b->sock < 0 || box_send(b, &piece, 1, NULL, 0) < 0)
+    return err_set(err, ERR_SANDBOX_TERMINATED, ESRCH, "the sandbox has ended");
+  b->probe = op;
+  return 0;
+}
+
 static union {
   uint32_t type;
   struct proto_failed failed;
   struct proto_refused refused;
   struct proto_exited exited;
+  struct proto_probe probe;
 } from_agent;
 
 static bool dispatch(struct engine_box *b, size_t len)
@@ -223,6 +249,7 @@ static bool dispatch(struct engine_box *b, size_t len)
   case PROTO_REFUSED:
     return len == sizeof from_agent.refused && run_on_refused(b, &from_agent.refused);
   case PROTO_EXITED: return len == sizeof from_agent.exited && run_on_exited(b, &from_agent.exited);
+  case PROTO_PROBED: return on_probed(b, &from_agent.probe, len);
   default: return false;
   }
 }
@@ -314,7 +341,6 @@ static int check_args(const struct create_args *a, struct err *err)
   if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
   if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
   if (a->volumes_n) return unsupported(err, "volumes", "volumes yet");
-  if (a->ready_tcp) return unsupported(err, "ready", "readiness checks yet");
   return 0;
 }
 

@@ -74,6 +74,7 @@ struct engine_box {
   struct strv env;       /* owned copy */
   char *cwd, *user;      /* owned, NULL = default */
   struct image_resolve resolve;
+  struct probe_op *probe;  /* in flight, or NULL */
   bool resolving;          /* its image is being looked for: the warden knows nothing of it yet */
   struct image_use *image; /* owned; NULL: not an image of the store */
 };
@@ -95,6 +96,7 @@ void box_lose(struct engine_box *b); /* its agent is not what it should be: ends
 void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full, int fd);
 void box_on_warden_gone(struct engine_box *b);           /* may free it */
 void box_finish(struct engine_box *b, enum box_end why); /* all its processes are dead; may free */
+int box_probe(struct engine_box *b, struct probe_op *op, struct err *err);
 int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, const int *fds,
              size_t fds_n);
 /* The answer to a kill_op, from the next turn of the loop. release is freed with it, or NULL. */

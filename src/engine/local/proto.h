@@ -35,11 +35,13 @@ enum proto_type {
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
   PROTO_EXEC_KILL,
+  PROTO_PROBE, /* does something accept connections? One at a time */
   /* agent → host */
   PROTO_READY,
   PROTO_FAILED,  /* set-up failed: instead of READY */
   PROTO_REFUSED, /* an exec did not start */
   PROTO_EXITED,  /* an exec's command ended */
+  PROTO_PROBED,
 };
 
 enum image_kind { IMAGE_HOST, IMAGE_DIR, IMAGE_LAYERS };
@@ -152,6 +154,12 @@ struct proto_exited {
   uint64_t duration_us;
   uint64_t cpu_us;
   uint64_t max_rss_kib;
+};
+
+struct proto_probe { /* PROBE, PROBED */
+  uint32_t type;
+  uint32_t port;
+  uint32_t open; /* PROBED: 1 = yes */
 };
 
 struct proto_ready {
