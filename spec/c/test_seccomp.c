@@ -13,11 +13,13 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/local/probe_internal.h"
 #include "engine/local/walls.h"
 
 #define BAD ((long)1) /* no address */
@@ -362,7 +364,7 @@ static bool can_become_root(void)
 static void run_shell(int out, void *data)
 {
   become_root();
-  struct walls_agent_conf conf = {.landlock_fd = -1};
+  struct walls_agent_conf conf = {.root_fd = -1, .group_fd = -1};
   struct walls_limits limits = {0};
   enum walls_step step;
   dup2(out, 1);
@@ -474,6 +476,82 @@ static void commands_get_walls(void)
   CHECK(strstr(text, "\n0\n0\n1024\n8192\n"));
 }
 
+/* What a process that holds a directory outside its root can still do there, and what it can do
+ * inside. `in` and `out` are directories with a file "f" each. */
+struct landlock_try {
+  const char *in, *out;
+  bool walled;
+};
+
+struct landlock_seen {
+  int outside_open, outside_make, inside_open, inside_rename, pipe_again, mkfifo;
+};
+
+static int errno_of(long result)
+{
+  return result < 0 ? errno : 0;
+}
+
+static void try_landlock(int out, void *data)
+{
+  const struct landlock_try *t = data;
+  become_root();
+  int in = open(t->in, O_PATH | O_DIRECTORY), outside = open(t->out, O_PATH | O_DIRECTORY);
+  int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY), pipes[2];
+  char again[16];
+  struct walls_agent_conf conf = {.root_fd = t->walled ? in : -1, .group_fd = -1};
+  enum walls_step step;
+  if (in < 0 || outside < 0 || proc < 0 || pipe(pipes) < 0 || walls_close_agent(&conf, &step) < 0)
+    _exit(96);
+  snprintf(again, sizeof again, "%d", pipes[1]);
+  struct landlock_seen seen = {
+      .outside_open = errno_of(openat(outside, "f", O_RDONLY)),
+      .outside_make = errno_of(mkdirat(outside, "made", 0700)),
+      .inside_open = errno_of(openat(in, "f", O_RDWR | O_TRUNC)),
+      .inside_rename = errno_of(renameat(in, "f", in, "d/f")),
+      .pipe_again = errno_of(openat(proc, again, O_WRONLY)),
+      .mkfifo = errno_of(mknodat(in, "fifo", S_IFIFO | 0600, 0)),
+  };
+  say(out, &seen, sizeof seen);
+}
+
+static void make_try_dir(char *dir)
+{
+  char path[64];
+  CHECK(mkdtemp(dir) != NULL);
+  snprintf(path, sizeof path, "%s/d", dir);
+  CHECK_INT(mkdir(path, 0755), 0);
+  snprintf(path, sizeof path, "%s/f", dir);
+  int fd = open(path, O_CREAT | O_WRONLY, 0644);
+  CHECK(fd >= 0);
+  close(fd);
+}
+
+static void files_end_at_the_root(void)
+{
+  if (!can_become_root()) return;
+  if (probe_landlock_abi() < 2) {
+    puts("skipped: this kernel has no Landlock of version 2 or later");
+    return;
+  }
+  for (int walled = 0; walled < 2; walled++) {
+    char in[] = "/tmp/rg-in-XXXXXX", out[] = "/tmp/rg-out-XXXXXX", command[128];
+    make_try_dir(in);
+    make_try_dir(out);
+    struct landlock_try t = {in, out, walled};
+    struct landlock_seen seen = {-1, -1, -1, -1, -1, -1};
+    CHECK_INT(in_child(false, try_landlock, &t, &seen, sizeof seen), 0);
+    CHECK_INT(seen.outside_open, walled ? EACCES : 0);
+    CHECK_INT(seen.outside_make, walled ? EACCES : 0);
+    CHECK_INT(seen.inside_open, 0);
+    CHECK_INT(seen.inside_rename, 0);
+    CHECK_INT(seen.pipe_again, 0);
+    CHECK_INT(seen.mkfifo, 0);
+    snprintf(command, sizeof command, "rm -rf %s %s", in, out);
+    CHECK_INT(system(command), 0);
+  }
+}
+
 const struct test_case test_cases[] = {
     {"refused calls fail with EPERM", refused_calls_fail_with_eperm},
     {"every refusal of the table is tested", every_refusal_of_the_table_is_tested},
@@ -482,5 +560,6 @@ const struct test_case test_cases[] = {
     {"loading is cheap", loading_is_cheap},
     {"ordinary programs notice nothing", ordinary_programs_notice_nothing},
     {"commands get walls", commands_get_walls},
+    {"files end at the root", files_end_at_the_root},
     {0},
 };

@@ -40,6 +40,25 @@ describe("a hostile command", function()
     end
   end)
 
+  -- A process may have 16 rulesets: the one of the sandbox leaves room for 15 of its own.
+  it("lives under a Landlock ruleset of its sandbox's", function()
+    local layers = [[python3 -c '
+import ctypes
+call = ctypes.CDLL(None, use_errno=True).syscall
+if call(444, 0, 0, 1) < 2: raise SystemExit("none")
+handled = ctypes.c_uint64(1)
+ruleset, n = call(444, ctypes.byref(handled), 8, 0), 0
+assert ruleset >= 0
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+while call(446, ruleset, 0) == 0: n += 1
+print(n)']]
+    if not has "python3" then return pending "no python3" end
+    local on_host, status = sh(layers)
+    if status ~= 0 then return pending("no Landlock here: " .. on_host) end
+    assert.equal("16\n", on_host)
+    says("15\n", layers)
+  end)
+
   it("cannot touch process 1", function()
     says("alive\n", "kill -9 1; kill -STOP 1; kill -TERM -1 2>/dev/null; sleep 0.05; echo alive")
     says("", "cat /proc/1/environ /proc/1/maps /proc/1/mem 2>/dev/null | head -c 10")

@@ -451,8 +451,10 @@ static int own_files_as_root(void)
 
 static int close_walls(struct err *err)
 {
-  struct walls_agent_conf conf = {.landlock_fd = -1};
+  cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  struct walls_agent_conf conf = {.root_fd = root, .group_fd = agent.leaves.box_fd};
   enum walls_step step;
+  if (root < 0) return boot_fail(err, "open the root", errno);
   int rc = walls_close_agent(&conf, &step);
   if (rc < 0)
     return err_set(err, ERR_INTERNAL, -rc, "cannot set up %s: %s", walls_step_name(step),

@@ -462,13 +462,16 @@ static void probe_landlock(struct probe *p)
 {
   struct probe_item *it = add(p, "landlock");
   int abi = probe_landlock_abi();
-  if (abi > 0) {
+  if (abi >= 2) {
     found(it, "version %d", abi);
     return;
   }
-  found(it, "not in this kernel, or not switched on");
+  if (abi == 1)
+    found(it, "version 1, which refuses ordinary renames: not used");
+  else
+    found(it, "not in this kernel, or not switched on");
   worse(it, PROBE_DEGRADED, "one wall less behind the mount namespace",
-        "boot with lsm=landlock,... (Linux 5.13 or later)");
+        "boot with lsm=landlock,... (Linux 5.19 or later)");
 }
 
 /* --- extras ----------------------------------------------------------------------------------- */

@@ -29,9 +29,33 @@
 #define NOFILE_HARD 524288
 #define MIB         (1024ull * 1024)
 
-#ifndef SYS_landlock_restrict_self
-#define SYS_landlock_restrict_self 446
+/* Landlock by number: the headers of the build may be older than the kernel. The rights to files
+ * are the low bits of a mask, a few more with each version of the interface. */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule       445
+#define SYS_landlock_restrict_self  446
 #endif
+#define LANDLOCK_VERSION      1u /* flag of create_ruleset: which version is it? */
+#define LANDLOCK_BENEATH      1  /* type of rule: files beneath a directory */
+#define LANDLOCK_ABI_REFER    2  /* before it, renames between directories are always refused */
+#define LANDLOCK_ABI_TRUNCATE 3
+#define LANDLOCK_ABI_IOCTL    5
+#define LANDLOCK_ABI_SCOPES   6
+#define LANDLOCK_FS_BASE      0x3fffull /* execute … refer */
+#define LANDLOCK_FS_TRUNCATE  (1ull << 14)
+#define LANDLOCK_FS_IOCTL_DEV (1ull << 15)
+#define LANDLOCK_FS_DEVICES   (1ull << 6 | 1ull << 11) /* making character and block devices */
+#define LANDLOCK_SCOPES       3ull /* abstract sockets and signals end at the domain */
+
+struct landlock_ruleset {
+  uint64_t fs, net, scoped;
+};
+
+struct landlock_beneath {
+  uint64_t allowed;
+  int32_t parent_fd;
+} __attribute__((packed));
 
 const char *walls_step_name(enum walls_step step)
 {
@@ -88,6 +112,35 @@ int walls_load_seccomp(void)
   return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0 ? 0 : -errno;
 }
 
+static int landlock_allow(int ruleset, uint64_t rights, int dir)
+{
+  struct landlock_beneath rule = {rights, dir};
+  if (dir < 0) return 0;
+  return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_BENEATH, &rule, 0) < 0 ? -errno : 0;
+}
+
+/* The second wall around files: a process that got hold of a directory outside its root, or left
+ * that root, opens nothing there. A kernel without Landlock, or with one that is too old to let
+ * ordinary renames through, has one wall less, and doctor says so. */
+static int load_landlock(const struct walls_agent_conf *conf)
+{
+  long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
+  if (conf->root_fd < 0 || abi < LANDLOCK_ABI_REFER) return 0;
+  struct landlock_ruleset all = {
+      .fs = LANDLOCK_FS_BASE | (abi >= LANDLOCK_ABI_TRUNCATE ? LANDLOCK_FS_TRUNCATE : 0) |
+            (abi >= LANDLOCK_ABI_IOCTL ? LANDLOCK_FS_IOCTL_DEV : 0),
+      .scoped = abi >= LANDLOCK_ABI_SCOPES ? LANDLOCK_SCOPES : 0,
+  };
+  size_t size = abi >= LANDLOCK_ABI_SCOPES ? sizeof all : sizeof all.fs;
+  int ruleset = (int)syscall(SYS_landlock_create_ruleset, &all, size, 0);
+  if (ruleset < 0) return -errno;
+  int r = landlock_allow(ruleset, all.fs & ~LANDLOCK_FS_DEVICES, conf->root_fd);
+  if (r == 0) r = landlock_allow(ruleset, all.fs & ~LANDLOCK_FS_DEVICES, conf->group_fd);
+  if (r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0) r = -errno;
+  close(ruleset);
+  return r;
+}
+
 int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_step)
 {
   default_signals();
@@ -101,8 +154,7 @@ int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_
   *ret_step = WALLS_NO_NEW_PRIVS;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return -errno;
   *ret_step = WALLS_LANDLOCK;
-  if (conf->landlock_fd >= 0 && syscall(SYS_landlock_restrict_self, conf->landlock_fd, 0) < 0)
-    return -errno;
+  if ((r = load_landlock(conf)) < 0) return r;
   *ret_step = WALLS_SECCOMP;
   if (!conf->no_seccomp && (r = walls_load_seccomp()) < 0) return r;
   *ret_step = WALLS_DONE;

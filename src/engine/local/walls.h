@@ -28,7 +28,10 @@ enum walls_step {
 const char *walls_step_name(enum walls_step step); /* "the seccomp filter", … */
 
 struct walls_agent_conf {
-  int landlock_fd; /* a ruleset to enforce; -1 = none */
+  /* Directories that this process opened before: the root it lives in, and its control group, which
+   * it works from outside that root. -1 = none. Landlock leaves files beneath them and no others;
+   * without a root there is no such wall. */
+  int root_fd, group_fd;
   bool no_seccomp; /* the machine has no filters: doctor says so, the caller decided to go on */
 };
 
