@@ -44,13 +44,15 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
-PARTS          := image http edit
+PARTS          := image http edit tls
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
                   image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
                   image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
 PART_SRC_http  := src/net/httpc.c src/net/url.c src/net/http_part.c
 PART_PKG_http  := libcurl
+PART_SRC_tls   := src/net/tls_part.c
+PART_PKG_tls   := libssl libcrypto
 PART_SRC_edit  := src/cli/edit_part.c
 PART_PKG_edit  := libedit
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
