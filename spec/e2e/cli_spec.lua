@@ -56,6 +56,43 @@ describe("the command line", function()
       end
     end)
 
+    it("has a man page that knows every command and option, and no other", function()
+      local page = files.read "docs/regolith.1"
+      local function sorted(set)
+        local list = {}
+        for name in pairs(set) do list[#list + 1] = name end
+        table.sort(list)
+        return list
+      end
+      local function in_help(command)
+        local set = {}
+        for name in proc.cli({ command, "--help" }).stdout:gmatch "\n  [ -][%a ][, ] %-%-(%l[%w-]*)" do
+          set[name] = true
+        end
+        assert.is_true(set.help, command)
+        set.help = nil
+        return sorted(set)
+      end
+      local function in_page(text)
+        local set = {}
+        for line in text:gmatch "\n%.It ([^\n]*)" do
+          for name in line:gmatch "Fl %-([%w-]+)" do set[name] = true end
+        end
+        return sorted(set)
+      end
+      local function section(name)
+        local text = page:match("\n%.Ss " .. name .. "\n(.-)\n%.S[sh] ")
+        return text or error("no section about " .. name)
+      end
+      for command in proc.cli({ "help" }).stdout:gmatch "\n  (%l+) +%u" do
+        expect.contains(page, "\n.Cm " .. command .. "\n")
+        -- What grants something is explained with run, and the commands of image with each.
+        if command ~= "repl" and command ~= "image" and command ~= "version" then
+          assert.same(in_help(command), in_page(section(command)), command)
+        end
+      end
+    end)
+
     it("is a usage error without a command, on stderr", function()
       local r = proc.cli {}
       assert.equal(2, r.status)
