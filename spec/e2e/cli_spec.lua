@@ -66,7 +66,8 @@ describe("the command line", function()
       end
       local function in_help(command)
         local set = {}
-        for name in proc.cli({ command, "--help" }).stdout:gmatch "\n  [ -][%a ][, ] %-%-(%l[%w-]*)" do
+        local help = proc.cli({ command, "--help" }).stdout
+        for name in help:gmatch "\n  [ -][%a ][, ] %-%-(%l[%w-]*)" do
           set[name] = true
         end
         assert.is_true(set.help, command)

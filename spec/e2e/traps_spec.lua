@@ -1,9 +1,11 @@
 -- Scripts that mean harm, or merely never end, each beside an innocent one with a real sandbox. The
--- innocent one must finish on time whatever the other does; the other must end as it deserves.
+-- innocent one must finish on time whatever the other does; the other must end as it deserves. All
+-- in workers, in process, and in the workers of an ordinary user.
 local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
+local users = require "spec.support.user"
 
 -- Sleeps, creates and runs commands for a third of a second, and tells how late it ever was.
 local INNOCENT = [[
@@ -25,15 +27,24 @@ log.warn(said) -- where stdout is flooded
 local LATE_S = 0.35 -- no wake-up of the innocent script may be later
 local TOTAL_S = 0.95
 
+local MODES = {
+  { name = "in workers" },
+  { name = "in process", trust = true, together = 2 },
+  { name = "in workers of an ordinary user", user = true, together = 6 },
+}
+local mode, user -- those of the test that runs
+
 -- Runs the sources beside the innocent script. Returns the result of the run.
 local function beside(sources, args, seconds)
   local dir = files.dir "trap"
   local argv = { "run", table.unpack(args or { "--timeout", "1s" }) }
+  if mode.trust then table.insert(argv, 2, "--trust") end
   for i, text in ipairs(sources) do
     argv[#argv + 1] = files.write(("%s/trap%d.lua"):format(dir, i), text)
   end
   argv[#argv + 1] = files.write(dir .. "/innocent.lua", INNOCENT)
-  local r = proc.cli(argv, { timeout = seconds or 20 })
+  local opts = { timeout = seconds or 20 }
+  local r = user and user:run(argv, opts) or proc.cli(argv, opts)
   local pattern = "innocent%S*| [%a: ]*finished ([%d.]+) worst ([%d.]+)"
   local total, worst = r.stdout:match(pattern)
   if not total then total, worst = r.stderr:match(pattern) end
@@ -148,371 +159,383 @@ local ENDLESS = {
     for i = 1, math.huge do local f = function() return i end f() end]],
 }
 
-describe("beside an innocent script, ended at its time-out:", function()
-  local before
-  setup(function() before = leftovers.before() end)
-  teardown(function()
-    files.clean()
-    leftovers.none_since(before, 5)
-  end)
+local names = {}
+for name in pairs(ENDLESS) do names[#names + 1] = name end
+table.sort(names)
 
-  local names = {}
-  for name in pairs(ENDLESS) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    it(name, function()
-      local r = beside({ ENDLESS[name] })
-      -- Some are found out before: by their memory, or by what they do where nothing can yield.
-      local limit = r.stderr:find("MiB of memory", 1, true) or r.stderr:find("50 ms", 1, true)
-      assert.equal(limit and 1 or 124, r.status, r.stderr:sub(-2000))
-      expect.between(limit and 50 or 950, 4000, r.duration_ms, "ms until the run ended")
+for _, each in ipairs(MODES) do
+  describe("beside an innocent script, " .. each.name .. ",", function()
+    local before
+    setup(function()
+      mode = each
+      user = each.user and users.make(true)
+      before = leftovers.before()
     end)
-  end
-end)
+    teardown(function()
+      if user then user:remove() end
+      user = nil
+      files.clean()
+      leftovers.none_since(before, 5)
+    end)
 
-describe("beside an innocent script,", function()
-  local before
-  setup(function() before = leftovers.before() end)
-  teardown(function()
-    files.clean()
-    leftovers.none_since(before, 5)
-  end)
-
-  it("cleanup that hangs gets the grace period and no more", function()
-    local r = beside({
-      [[local c <close> = setmetatable({}, { __close = function() while true do end end })
-        require("task").sleep(60)]],
-      [[local c <close> = setmetatable({}, { __close = function()
-          while true do pcall(require("task").sleep, 60) end end })
-        require("task").sleep(60)]],
-      [[on_exit(function() while true do pcall(function() while true do end end) end end)]],
-      [[local task = require "task"
-        on_exit(function() task.sleep(100) end)
-        coroutine.wrap(function()
-          local c <close> = setmetatable({}, { __close = function() coroutine.yield() while true do
-          end end })
-          task.sleep(60)
-        end)()]],
-    }, { "--timeout", "1s", "--grace", "2s" }, 40)
-    assert.equal(124, r.status)
-    expect.between(2900, 7000, r.duration_ms, "ms")
-  end)
-
-  it("__close that fails, or replaces the error, or yields, changes nothing but the error",
-    function()
-    local r = beside({ [[
-      local task = require "task"
-      local function closing(fn) return setmetatable({}, { __close = fn }) end
-      print(pcall(function()
-        local a <close> = closing(function() error("second", 0) end)
-        error("first", 0)
-      end))
-      print(pcall(function()
-        local a <close> = closing(function(_, e) task.sleep(0.01) error("seen " .. tostring(e),
-          0) end)
-        local b <close> = closing(function() task.sleep(0.01) error("inner", 0) end)
-        error("first", 0)
-      end))
-      local co = coroutine.wrap(function()
-        local a <close> = closing(function() task.sleep(0.01) coroutine.yield "from close" end)
-        return "body"
+    local function test(name, fn)
+      it(name, function()
+        if each.user and not user then return pending(users.no_users) end
+        fn()
       end)
-      print(co())
-      print(co())
-    ]] })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "false\tsecond")
-    expect.contains(r.stdout, "false\tseen inner")
-    expect.contains(r.stdout, "from close")
-    expect.contains(r.stdout, "body")
-  end)
-
-  it("__close runs when a kill comes, in nested coroutines too, and may block", function()
-    local r = beside({ [[
-      local task = require "task"
-      local function closing(name)
-        return setmetatable({}, { __close = function() task.sleep(0.02) print("closed "
-          .. name) end })
-      end
-      local outer <close> = closing "outer"
-      task.spawn(function()
-        local inner <close> = closing "task"
-        coroutine.wrap(function()
-          local deep <close> = closing "coroutine"
-          task.sleep(60)
-        end)()
-      end)
-      task.sleep(60)
-    ]] })
-    assert.equal(124, r.status)
-    for _, name in ipairs { "outer", "task", "coroutine" } do
-      expect.contains(r.stdout, "closed " .. name)
     end
-  end)
 
-  it("coroutines that are suspended at the end do not hold it up", function()
-    local r = beside({ [[
-      local all = {}
-      for i = 1, 1000 do
-        all[i] = coroutine.create(function()
-          local c <close> = setmetatable({}, { __close = function() while true do end end })
-          coroutine.yield()
-        end)
-        coroutine.resume(all[i])
-      end
-      print "end of script"
-    ]] })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "end of script")
-  end)
-
-  it("a blocking call inside coroutines blocks the task and never leaks its yield", function()
-    local r = beside({ [[
-      local task = require "task"
-      local sandbox = require "sandbox"
-      local sb <close> = sandbox.create {}
-      local co = coroutine.create(function(a)
-        task.sleep(0.01)
-        local b = coroutine.yield(a + 1)
-        local inner = coroutine.wrap(function()
-          local out = sb:exec({ "echo", "hi" }).stdout
-          coroutine.yield(out)
-          task.sleep(0.01)
-          return "inner end"
-        end)
-        local x = inner()
-        local y = inner()
-        return b, x, y
+    -- Each alone, or several at once where that says as much.
+    local together = each.together or 1
+    for i = 1, #names, together do
+      local some = table.move(names, i, math.min(i + together - 1, #names), 1, {})
+      test("at its time-out ends: " .. table.concat(some, ", "), function()
+        local sources = {}
+        for k, name in ipairs(some) do sources[k] = ENDLESS[name] end
+        local r = beside(sources)
+        -- Some are found out before: by their memory, or by what they do where nothing can yield.
+        local limit = r.stderr:find("MiB of memory", 1, true) or r.stderr:find("50 ms", 1, true)
+        assert.equal(limit and 1 or 124, r.status, r.stderr:sub(-2000))
+        expect.between(limit and 50 or 950, 4000, r.duration_ms, "ms until the run ended")
       end)
-      print(coroutine.resume(co, 1))
-      print(coroutine.status(co))
-      print(coroutine.resume(co, "b"))
-      print(coroutine.status(co))
-    ]] })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "true\t2\n")
-    expect.contains(r.stdout, "true\tb\thi\n")
-    expect.contains(r.stdout, "inner end")
-    expect.contains(r.stdout, "dead")
-  end)
-
-  it("blocking where Lua cannot yield is an error, not a hang", function()
-    local r = beside({ [[
-      local task, sandbox = require "task", require "sandbox"
-      local sb <close> = sandbox.create {}
-      local calls = {
-        sleep = function() task.sleep(0.01) end,
-        exec = function() sb:exec { "true" } end,
-        create = function() sandbox.create {} end,
-        status = function() sb:status() end,
-        wait = function() task.spawn(function() task.sleep(0.01) end):wait() end,
-      }
-      for name, call in pairs(calls) do
-        local places = {
-          tostring = function() tostring(setmetatable({},
-            { __tostring = function() call() return "x"
-            end })) end,
-          handler = function() xpcall(error, function() call() end) end,
-          reader = function()
-            local f, e = load(function() call() end)
-            if not f then error(e, 0) end
-          end,
-        }
-        for place, fn in pairs(places) do
-          local ok, e = pcall(fn)
-          print(("%s in %s: %s"):format(name, place, ok and "returned" or tostring(e)))
-        end
-      end
-      -- And where it can:
-      local t = { 3, 1, 2 }
-      table.sort(t, function(a, b) task.sleep(0.001) return a < b end)
-      print(table.concat(t), (("abc"):gsub("%w",
-        function(c) task.sleep(0.001) return c:upper() end)))
-      local m = setmetatable({}, { __index = function(_, k) task.sleep(0.001) return k end })
-      print(m.indexed)
-    ]] }, { "--timeout", "10s" })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "123\tABC")
-    expect.contains(r.stdout, "indexed")
-    local n = 0
-    for place, what in r.stdout:gmatch "in (%a+): ([^\n]+)" do
-      n = n + 1
-      if place == "tostring" then expect.contains(what, "cannot block here") end
     end
-    assert.equal(15, n)
-  end)
 
-  it("depth of every kind is an error of that script alone", function()
-    local r = beside({ [[
-      local json = require "json"
-      local function down(n) return 1 + down(n + 1) end
-      print("recursion", (pcall(down, 1)))
-      local function pdown() return pcall(pdown) end
-      print("pcall", (pcall(pdown)))
-      local function cdown() return coroutine.wrap(cdown)() end
-      print("coroutine", (pcall(cdown)))
-      print("gsub", pcall(function()
-        local function g() return ("x"):gsub("x", g) end
-        return g()
-      end))
-      print("brackets", load(("("):rep(100000)))
-      print("pattern", pcall(string.find, "x", ("(x"):rep(1000)))
-      local t = {}
-      for _ = 1, 100000 do t = { t } end
-      print("json", (pcall(json.encode, t)))
-      print("json text", (pcall(json.decode, ("["):rep(100000))))
-      local m = {}
-      for _ = 1, 100000 do m = setmetatable({}, { __index = m }) end
-      print("metatables", (pcall(function() return m.x end)))
-      local s = setmetatable({}, {})
-      getmetatable(s).__index = s
-      print("self", (pcall(function() return s.x end)))
-      print("concat", (pcall(function()
-        local e = setmetatable({}, { __concat = function(a, b) return a .. b end })
-        return e .. e
-      end)))
-      print "through"
-    ]] }, { "--timeout", "20s" }, 40)
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "through")
-    expect.contains(r.stdout, "recursion\tfalse")
-    expect.contains(r.stdout, "coroutine\tfalse")
-    expect.contains(r.stdout, "json\tfalse")
-    expect.contains(r.stdout, "json text\tfalse")
-  end)
-
-  it("30,000 coroutines that close one another end in an error, not in a crash", function()
-    local r = beside({ [[
-      local function make(i)
-        local co = coroutine.create(function()
-          local next_co = i > 0 and make(i - 1)
-          local c <close> = setmetatable({}, { __close = function()
-            if next_co then coroutine.close(next_co) end
-          end })
-          if next_co then coroutine.resume(next_co) end
-          coroutine.yield()
-        end)
-        return co
-      end
-      print(pcall(function()
-        local last
-        for i = 1, 30000 do
-          local inner = last
-          last = coroutine.create(function()
+    test("cleanup that hangs gets the grace period and no more", function()
+      local r = beside({
+        [[local c <close> = setmetatable({}, { __close = function() while true do end end })
+          require("task").sleep(60)]],
+        [[local c <close> = setmetatable({}, { __close = function()
+            while true do pcall(require("task").sleep, 60) end end })
+          require("task").sleep(60)]],
+        [[on_exit(function() while true do pcall(function() while true do end end) end end)]],
+        [[local task = require "task"
+          on_exit(function() task.sleep(100) end)
+          coroutine.wrap(function()
             local c <close> = setmetatable({}, { __close = function()
-              if inner then coroutine.close(inner) end
-            end })
+              coroutine.yield() while true do end end })
+            task.sleep(60)
+          end)()]],
+      }, { "--timeout", "1s", "--grace", "2s" }, 40)
+      assert.equal(124, r.status)
+      expect.between(2900, 7000, r.duration_ms, "ms")
+    end)
+
+    test("__close that fails, or replaces the error, or yields, changes nothing but the error",
+      function()
+      local r = beside({ [[
+        local task = require "task"
+        local function closing(fn) return setmetatable({}, { __close = fn }) end
+        print(pcall(function()
+          local a <close> = closing(function() error("second", 0) end)
+          error("first", 0)
+        end))
+        print(pcall(function()
+          local a <close> = closing(function(_, e) task.sleep(0.01) error("seen " .. tostring(e),
+            0) end)
+          local b <close> = closing(function() task.sleep(0.01) error("inner", 0) end)
+          error("first", 0)
+        end))
+        local co = coroutine.wrap(function()
+          local a <close> = closing(function() task.sleep(0.01) coroutine.yield "from close" end)
+          return "body"
+        end)
+        print(co())
+        print(co())
+      ]] })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "false\tsecond")
+      expect.contains(r.stdout, "false\tseen inner")
+      expect.contains(r.stdout, "from close")
+      expect.contains(r.stdout, "body")
+    end)
+
+    test("__close runs when a kill comes, in nested coroutines too, and may block", function()
+      local r = beside({ [[
+        local task = require "task"
+        local function closing(name)
+          return setmetatable({}, { __close = function() task.sleep(0.02) print("closed "
+            .. name) end })
+        end
+        local outer <close> = closing "outer"
+        task.spawn(function()
+          local inner <close> = closing "task"
+          coroutine.wrap(function()
+            local deep <close> = closing "coroutine"
+            task.sleep(60)
+          end)()
+        end)
+        task.sleep(60)
+      ]] })
+      assert.equal(124, r.status)
+      for _, name in ipairs { "outer", "task", "coroutine" } do
+        expect.contains(r.stdout, "closed " .. name)
+      end
+    end)
+
+    test("coroutines that are suspended at the end do not hold it up", function()
+      local r = beside({ [[
+        local all = {}
+        for i = 1, 1000 do
+          all[i] = coroutine.create(function()
+            local c <close> = setmetatable({}, { __close = function() while true do end end })
             coroutine.yield()
           end)
-          coroutine.resume(last)
+          coroutine.resume(all[i])
         end
-        return coroutine.close(last)
-      end))
-      print "alive"
-    ]] }, { "--timeout", "20s", "--memory", "256MiB" }, 40)
-    expect.contains(r.stdout, "alive")
-    assert.is_nil(r.signal)
-  end)
+        print "end of script"
+      ]] })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "end of script")
+    end)
 
-  it("memory: over the cap the script ends, whatever it catches", function()
-    local traps = {
-      [[local t = {} while true do pcall(function() while true do t[#t + 1] = {} end end) end]],
-      [[collectgarbage "stop" while true do local _ = { {}, {} } end
-        ]],
-      [[local t = {} while true do pcall(function() t[#t + 1] = ("x"):rep(1e6) .. #t end) end]],
-      [[local t = {} while true do pcall(table.move, { 1 }, 1, 1, #t + 1, t) t[#t + 1] = #t end]],
-      [[local function f(t) return setmetatable({ t }, { __mode = "k" }) end
-        local t = {} while true do pcall(function() t = f(t) t[t] = t end) end]],
-      [[local s = "x" while true do pcall(function() s = s .. s end) local t = { s:rep(3) } end]],
-      [[local co = {} while true do pcall(function()
-          co[#co + 1] = coroutine.create(function() end) end) end]],
-      [[local t = {} while true do pcall(function() t = { t, setmetatable({}, { __mode = "k" }) }
-          t[2][t] = t[1] end) end]],
-    }
-    for i, text in ipairs(traps) do
-      local r = beside({ text }, { "--timeout", "3s", "--memory", "32MiB" }, 40)
-      assert.is_nil(r.signal, "trap " .. i)
-      assert.is_true(r.status == 1 or r.status == 124,
-        ("trap %d: %s"):format(i, tostring(r.status)))
-    end
-  end)
+    test("a blocking call inside coroutines blocks the task and never leaks its yield", function()
+      local r = beside({ [[
+        local task = require "task"
+        local sandbox = require "sandbox"
+        local sb <close> = sandbox.create {}
+        local co = coroutine.create(function(a)
+          task.sleep(0.01)
+          local b = coroutine.yield(a + 1)
+          local inner = coroutine.wrap(function()
+            local out = sb:exec({ "echo", "hi" }).stdout
+            coroutine.yield(out)
+            task.sleep(0.01)
+            return "inner end"
+          end)
+          local x = inner()
+          local y = inner()
+          return b, x, y
+        end)
+        print(coroutine.resume(co, 1))
+        print(coroutine.status(co))
+        print(coroutine.resume(co, "b"))
+        print(coroutine.status(co))
+      ]] })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "true\t2\n")
+      expect.contains(r.stdout, "true\tb\thi\n")
+      expect.contains(r.stdout, "inner end")
+      expect.contains(r.stdout, "dead")
+    end)
 
-  it("one huge allocation is an ordinary error", function()
-    local r = beside({ [[
-      print(pcall(string.rep, "x", 1e9))
-      print(pcall(string.rep, "x", math.maxinteger))
-      local y = ("y"):rep(1e7)
-      print(pcall(table.concat, { y, y, y, y, y, y, y, y, y, y }))
-      print "still here"
-    ]] }, { "--timeout", "10s", "--memory", "64MiB" })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "still here")
-    expect.contains(r.stdout, "false\t")
-  end)
+    test("blocking where Lua cannot yield is an error, not a hang", function()
+      local r = beside({ [[
+        local task, sandbox = require "task", require "sandbox"
+        local sb <close> = sandbox.create {}
+        local calls = {
+          sleep = function() task.sleep(0.01) end,
+          exec = function() sb:exec { "true" } end,
+          create = function() sandbox.create {} end,
+          status = function() sb:status() end,
+          wait = function() task.spawn(function() task.sleep(0.01) end):wait() end,
+        }
+        for name, call in pairs(calls) do
+          local places = {
+            tostring = function() tostring(setmetatable({},
+              { __tostring = function() call() return "x"
+              end })) end,
+            handler = function() xpcall(error, function() call() end) end,
+            reader = function()
+              local f, e = load(function() call() end)
+              if not f then error(e, 0) end
+            end,
+          }
+          for place, fn in pairs(places) do
+            local ok, e = pcall(fn)
+            print(("%s in %s: %s"):format(name, place, ok and "returned" or tostring(e)))
+          end
+        end
+        -- And where it can:
+        local t = { 3, 1, 2 }
+        table.sort(t, function(a, b) task.sleep(0.001) return a < b end)
+        print(table.concat(t), (("abc"):gsub("%w",
+          function(c) task.sleep(0.001) return c:upper() end)))
+        local m = setmetatable({}, { __index = function(_, k) task.sleep(0.001) return k end })
+        print(m.indexed)
+      ]] }, { "--timeout", "10s" })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "123\tABC")
+      expect.contains(r.stdout, "indexed")
+      local n = 0
+      for place, what in r.stdout:gmatch "in (%a+): ([^\n]+)" do
+        n = n + 1
+        if place == "tostring" then expect.contains(what, "cannot block here") end
+      end
+      assert.equal(15, n)
+    end)
 
-  it("bytecode is refused by every way in", function()
-    local code = string.dump(function() return "ran" end)
-    local quoted = ("%q"):format(code)
-    local r = beside({ ([[
-      local code = %s
-      print("load", load(code))
-      print("mode b", load(code, "x", "b"))
-      print("reader", load(function() local c = code code = nil return c end))
-      print("dump", pcall(string.dump, print))
-    ]]):format(quoted) })
-    for line in r.stdout:gmatch "trap[^\n]*| ([^\n]+)" do
-      assert.is_truthy(line:find "^%a+ ?%a?\tnil\t" or line:find "^dump\tfalse\t", line)
-    end
-    expect.contains(r.stdout, "load\t")
-  end)
+    test("depth of every kind is an error of that script alone", function()
+      local r = beside({ [[
+        local json = require "json"
+        local function down(n) return 1 + down(n + 1) end
+        print("recursion", (pcall(down, 1)))
+        local function pdown() return pcall(pdown) end
+        print("pcall", (pcall(pdown)))
+        local function cdown() return coroutine.wrap(cdown)() end
+        print("coroutine", (pcall(cdown)))
+        print("gsub", pcall(function()
+          local function g() return ("x"):gsub("x", g) end
+          return g()
+        end))
+        print("brackets", load(("("):rep(100000)))
+        print("pattern", pcall(string.find, "x", ("(x"):rep(1000)))
+        local t = {}
+        for _ = 1, 100000 do t = { t } end
+        print("json", (pcall(json.encode, t)))
+        print("json text", (pcall(json.decode, ("["):rep(100000))))
+        local m = {}
+        for _ = 1, 100000 do m = setmetatable({}, { __index = m }) end
+        print("metatables", (pcall(function() return m.x end)))
+        local s = setmetatable({}, {})
+        getmetatable(s).__index = s
+        print("self", (pcall(function() return s.x end)))
+        print("concat", (pcall(function()
+          local e = setmetatable({}, { __concat = function(a, b) return a .. b end })
+          return e .. e
+        end)))
+        print "through"
+      ]] }, { "--timeout", "20s" }, 40)
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "through")
+      expect.contains(r.stdout, "recursion\tfalse")
+      expect.contains(r.stdout, "coroutine\tfalse")
+      expect.contains(r.stdout, "json\tfalse")
+      expect.contains(r.stdout, "json text\tfalse")
+    end)
 
-  it("__gc cannot be set", function()
-    local r = beside({ [[
-      print(pcall(setmetatable, {}, { __gc = function() while true do end end }))
-      local mt = {}
-      local t = setmetatable({}, mt)
-      mt.__gc = function() print "finalised" while true do end end
-      t = nil
-      collectgarbage()
-      collectgarbage()
-      print "after"
-    ]] })
-    assert.equal(0, r.status)
-    expect.contains(r.stdout, "false\t")
-    expect.contains(r.stdout, "after")
-    expect.lacks(r.stdout, "finalised")
-  end)
+    test("30,000 coroutines that close one another end in an error, not in a crash", function()
+      local r = beside({ [[
+        local function make(i)
+          local co = coroutine.create(function()
+            local next_co = i > 0 and make(i - 1)
+            local c <close> = setmetatable({}, { __close = function()
+              if next_co then coroutine.close(next_co) end
+            end })
+            if next_co then coroutine.resume(next_co) end
+            coroutine.yield()
+          end)
+          return co
+        end
+        print(pcall(function()
+          local last
+          for i = 1, 30000 do
+            local inner = last
+            last = coroutine.create(function()
+              local c <close> = setmetatable({}, { __close = function()
+                if inner then coroutine.close(inner) end
+              end })
+              coroutine.yield()
+            end)
+            coroutine.resume(last)
+          end
+          return coroutine.close(last)
+        end))
+        print "alive"
+      ]] }, { "--timeout", "20s", "--memory", "256MiB" }, 40)
+      expect.contains(r.stdout, "alive")
+      assert.is_nil(r.signal)
+    end)
 
-  it("what one does to shared-looking tables is not seen by another", function()
-    local r = beside({ [[
-      local function try(fn) pcall(fn) end
-      local function evil() return function() return "evil" end end
-      try(function() getmetatable("").__index = evil end)
-      try(function() string.rep = function() return "evil" end end)
-      try(function() table.pack = function() return {} end end)
-      try(function() require("task").sleep = function() end end)
-      try(function() require("sandbox").create = function() error "evil" end end)
-      try(function() _G.print = function() end end)
-      try(function() math.max = function() return 1e9 end end)
-      try(function() package.loaded.task = {} end)
-      try(function() setmetatable(_G, { __index = error }) end)
-      for _ = 1, 100 do require "task" end
-    ]] })
-    assert.is_truthy(r.status == 0 or r.status == 1)
-  end)
+    test("memory: over the cap the script ends, whatever it catches", function()
+      local traps = {
+        [[local t = {} while true do pcall(function() while true do t[#t + 1] = {} end end) end]],
+        [[collectgarbage "stop" while true do local _ = { {}, {} } end
+          ]],
+        [[local t = {} while true do pcall(function() t[#t + 1] = ("x"):rep(1e6) .. #t end) end]],
+        [[local t = {} while true do pcall(table.move, { 1 }, 1, 1, #t + 1, t) t[#t + 1] = #t end]],
+        [[local function f(t) return setmetatable({ t }, { __mode = "k" }) end
+          local t = {} while true do pcall(function() t = f(t) t[t] = t end) end]],
+        [[local s = "x" while true do pcall(function() s = s .. s end) local t = { s:rep(3) } end]],
+        [[local co = {} while true do pcall(function()
+            co[#co + 1] = coroutine.create(function() end) end) end]],
+        [[local t = {} while true do pcall(function() t = { t, setmetatable({}, { __mode = "k" }) }
+            t[2][t] = t[1] end) end]],
+      }
+      for i, text in ipairs(traps) do
+        local r = beside({ text }, { "--timeout", "3s", "--memory", "32MiB" }, 40)
+        assert.is_nil(r.signal, "trap " .. i)
+        assert.is_true(r.status == 1 or r.status == 124,
+          ("trap %d: %s"):format(i, tostring(r.status)))
+      end
+    end)
 
-  it("a thousand scripts' worth of tasks leaves room for one more", function()
-    local r = beside({ [[
-      local task = require "task"
-      for i = 1, 5000 do task.spawn(function() while true do task.sleep(0.05) end end) end
-      task.sleep(60)
-    ]] }, { "--timeout", "1s", "--memory", "128MiB" })
-    assert.equal(124, r.status)
-  end)
+    test("one huge allocation is an ordinary error", function()
+      local r = beside({ [[
+        print(pcall(string.rep, "x", 1e9))
+        print(pcall(string.rep, "x", math.maxinteger))
+        local y = ("y"):rep(1e7)
+        print(pcall(table.concat, { y, y, y, y, y, y, y, y, y, y }))
+        print "still here"
+      ]] }, { "--timeout", "10s", "--memory", "64MiB" })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "still here")
+      expect.contains(r.stdout, "false\t")
+    end)
 
-  it("four endless scripts at once share what is left", function()
-    local r = beside({ ENDLESS["a plain loop"], ENDLESS["pcall in a loop"],
-      ENDLESS["a pattern that backtracks"], ENDLESS["a comparison function of sort"] })
-    assert.equal(124, r.status)
+    test("bytecode is refused by every way in", function()
+      local code = string.dump(function() return "ran" end)
+      local quoted = ("%q"):format(code)
+      local r = beside({ ([[
+        local code = %s
+        print("load", load(code))
+        print("mode b", load(code, "x", "b"))
+        print("reader", load(function() local c = code code = nil return c end))
+        print("dump", pcall(string.dump, print))
+      ]]):format(quoted) })
+      for line in r.stdout:gmatch "trap[^\n]*| ([^\n]+)" do
+        assert.is_truthy(line:find "^%a+ ?%a?\tnil\t" or line:find "^dump\tfalse\t", line)
+      end
+      expect.contains(r.stdout, "load\t")
+    end)
+
+    test("__gc cannot be set", function()
+      local r = beside({ [[
+        print(pcall(setmetatable, {}, { __gc = function() while true do end end }))
+        local mt = {}
+        local t = setmetatable({}, mt)
+        mt.__gc = function() print "finalised" while true do end end
+        t = nil
+        collectgarbage()
+        collectgarbage()
+        print "after"
+      ]] })
+      assert.equal(0, r.status)
+      expect.contains(r.stdout, "false\t")
+      expect.contains(r.stdout, "after")
+      expect.lacks(r.stdout, "finalised")
+    end)
+
+    test("what one does to shared-looking tables is not seen by another", function()
+      local r = beside({ [[
+        local function try(fn) pcall(fn) end
+        local function evil() return function() return "evil" end end
+        try(function() getmetatable("").__index = evil end)
+        try(function() string.rep = function() return "evil" end end)
+        try(function() table.pack = function() return {} end end)
+        try(function() require("task").sleep = function() end end)
+        try(function() require("sandbox").create = function() error "evil" end end)
+        try(function() _G.print = function() end end)
+        try(function() math.max = function() return 1e9 end end)
+        try(function() package.loaded.task = {} end)
+        try(function() setmetatable(_G, { __index = error }) end)
+        for _ = 1, 100 do require "task" end
+      ]] })
+      assert.is_truthy(r.status == 0 or r.status == 1)
+    end)
+
+    test("a thousand scripts' worth of tasks leaves room for one more", function()
+      local r = beside({ [[
+        local task = require "task"
+        for i = 1, 5000 do task.spawn(function() while true do task.sleep(0.05) end end) end
+        task.sleep(60)
+      ]] }, { "--timeout", "1s", "--memory", "128MiB" })
+      assert.equal(124, r.status)
+    end)
+
+    test("four endless scripts at once share what is left", function()
+      local r = beside({ ENDLESS["a plain loop"], ENDLESS["pcall in a loop"],
+        ENDLESS["a pattern that backtracks"], ENDLESS["a comparison function of sort"] })
+      assert.equal(124, r.status)
+    end)
   end)
-end)
+end

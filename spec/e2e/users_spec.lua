@@ -4,14 +4,8 @@ local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
-local sys = require "spec.support.sys"
 local task = require "task"
-
-local function sh(command)
-  local r = proc.run({ "sh", "-c", command })
-  if r.status ~= 0 then error(command .. ": " .. r.stderr, 2) end
-  return r.stdout
-end
+local users = require "spec.support.user"
 
 local FAN = [[
 local sandbox, task = require "sandbox", require "task"
@@ -38,47 +32,25 @@ for i = 1, 3 do
 end
 ]]
 
--- A user with a copy of the binary and of the scripts.
-local function make_user(name, subids)
-  local user = { name = name, home = files.dir "home" }
-  sh(("useradd -r -M -d '%s' -s /bin/sh %s"):format(user.home, name))
-  if subids then
-    local range = "2000000000-2000131071"
-    sh(("usermod --add-subuids %s --add-subgids %s %s"):format(range, range, name))
-  end
-  user.uid = tonumber(sh("id -u " .. name))
-  user.gid = tonumber(sh("id -g " .. name))
-  user.bin = user.home .. "/regolith"
-  -- The parts that the program opens on first use lie beside it.
-  sh(("cp '%s' '%s'"):format(proc.regolith, user.bin))
-  sh(("for f in '%s'/*.so; do [ ! -e $f ] || cp $f '%s'; done"):format(proc.build, user.home))
-  sh(("chown -R %s '%s'"):format(name, user.home))
+-- A user with the scripts.
+local function make_user(subids)
+  local user = users.make(subids)
+  if not user then return end
   files.write(user.home .. "/fan.lua", FAN)
   files.write(user.home .. "/busy.lua", BUSY)
   files.write(user.home .. "/secret", "secret")
-  user.env = { HOME = user.home, PATH = os.getenv "PATH", USER = name, TMPDIR = os.getenv "TMPDIR",
-    LC_ALL = "C.UTF-8" }
   return user
 end
-
-local function as(user, args, opts)
-  opts = opts or {}
-  opts.uid, opts.gid, opts.env, opts.cwd = user.uid, user.gid, user.env, "/"
-  return proc.start({ user.bin, table.unpack(args) }, opts)
-end
-
-local function run(user, args, opts) return as(user, args, opts):wait(30) end
 
 for _, subids in ipairs { true, false } do
   local what = subids and "with subordinate ids" or "without subordinate ids"
   describe("an ordinary user " .. what, function()
     local user, before
     setup(function()
-      if not sys.root then return end
-      user = make_user(("rgtest%d%s"):format(sys.self, subids and "s" or "n"), subids)
+      user = make_user(subids)
     end)
     teardown(function()
-      if user then sh("userdel " .. user.name) end
+      if user then user:remove() end
       files.clean()
     end)
     before_each(function() before = leftovers.before() end)
@@ -86,30 +58,30 @@ for _, subids in ipairs { true, false } do
 
     local function test(name, fn)
       it(name, function()
-        if not user then return pending "needs root, to make a user" end
+        if not user then return pending(users.no_users) end
         fn()
       end)
     end
 
     test("is told by doctor what it has", function()
-      local r = run(user, { "doctor" })
+      local r = user:run({ "doctor" })
       assert.equal(0, r.status, r.stdout .. r.stderr)
       expect.contains(r.stdout, "subordinate")
       if not subids then expect.contains(r.stdout, "usermod") end
     end)
 
     test("runs commands, with honest ends", function()
-      local r = run(user, { "exec", "--", "sh", "-c", "id -u; cat; echo err >&2; exit 3" },
+      local r = user:run({ "exec", "--", "sh", "-c", "id -u; cat; echo err >&2; exit 3" },
         { stdin = "in" })
       assert.equal("0\nin", r.stdout)
       assert.equal("err\n", r.stderr)
       assert.equal(3, r.status)
-      assert.equal(127, run(user, { "exec", "--", "no-such-thing" }).status)
-      assert.equal(143, run(user, { "exec", "--", "sh", "-c", "kill $$" }).status)
+      assert.equal(127, user:run({ "exec", "--", "no-such-thing" }).status)
+      assert.equal(143, user:run({ "exec", "--", "sh", "-c", "kill $$" }).status)
     end)
 
     test("ends all that a command started at its time-out", function()
-      local r = run(user, { "exec", "--timeout", "500ms", "--", "sh", "-c",
+      local r = user:run({ "exec", "--timeout", "500ms", "--", "sh", "-c",
         "trap '' TERM; setsid sleep 81 & (setsid setsid sleep 82 &); echo up; sleep 83" })
       assert.equal(124, r.status)
       assert.equal("up\n", r.stdout)
@@ -117,13 +89,13 @@ for _, subids in ipairs { true, false } do
     end)
 
     test("runs scripts with several sandboxes, files and execs at once", function()
-      local r = run(user, { "run", user.home .. "/fan.lua" })
+      local r = user:run({ "run", user.home .. "/fan.lua" })
       assert.equal("", r.stderr)
       assert.equal("1timeout 2timeout 3timeout 4timeout 5timeout 6timeout\n", r.stdout)
     end)
 
     test("cannot reach its own files, nor root's, from inside", function()
-      local r = run(user, { "exec", "--", "sh", "-c", ([[
+      local r = user:run({ "exec", "--", "sh", "-c", ([[
         cat '%s/secret'; ls -A /root; ls -A /home; cat /etc/shadow; touch /usr/x; echo done
       ]]):format(user.home) })
       assert.equal("done\n", r.stdout)
@@ -132,7 +104,7 @@ for _, subids in ipairs { true, false } do
 
     test("leaves nothing after kill -9 at random moments", function()
       for round = 1, 10 do
-        local p = as(user, { "run", user.home .. "/busy.lua" })
+        local p = user:start({ "run", user.home .. "/busy.lua" })
         task.sleep(math.random() * 0.2)
         p:kill "KILL"
         p:wait(10)
@@ -140,8 +112,18 @@ for _, subids in ipairs { true, false } do
       end
     end)
 
+    test("has workers that hold what a hostile one tries", function()
+      if subids then return end -- without it is the weaker of the two
+      for _, name in ipairs { "test_worker", "test_worker_hostile" } do
+        proc.run { "cp", proc.build .. "/spec/" .. name, user.home }
+        local r = user:start_program({ user.home .. "/" .. name }):wait(60)
+        assert.equal(0, r.status, r.stdout:sub(-2000) .. r.stderr:sub(-2000))
+        expect.contains(r.stdout, " 0 failed")
+      end
+    end)
+
     test("ends well at Ctrl-C", function()
-      local p = as(user, { "run", user.home .. "/busy.lua" })
+      local p = user:start({ "run", user.home .. "/busy.lua" })
       task.sleep(0.4)
       p:kill("INT", true)
       assert.equal(130, p:wait(15).status)
