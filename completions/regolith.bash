@@ -31,6 +31,8 @@ _regolith()
   fi
   case $cmd in
     run | check) mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$cur"; compgen -d -- "$cur") ;;
+    image) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "pull import export ls inspect verify rm gc" -- "$cur") ;;
+    volume) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "ls create rm" -- "$cur") ;;
     exec) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
     help) mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
       sed -n '/^commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p')" -- "$cur") ;;

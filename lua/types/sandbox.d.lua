@@ -25,7 +25,7 @@ local sandbox = {}
 ---@field network? "none"|"open"|sandbox.NetworkRules what it may reach; default "none"
 ---@field unencrypted_ports? integer[] ports to publish as they are; default none
 ---@field encrypted_ports? integer[] ports to publish with TLS; default none
----@field volumes? sandbox.Volume[] shared folders; default none
+---@field volumes? sandbox.Volume[] folders that are there before and after it; default none
 ---@field tags? table<string, string> your own marks, for sandbox.list; default none
 ---@field app_id? string groups sandboxes; default "default"
 ---@field name? string a name that no other living sandbox has; default none
@@ -37,9 +37,9 @@ local sandbox = {}
 ---@field allow string[] names, addresses and ranges: { "*.example.org", "10.0.0.0/8:443" }
 
 ---@class sandbox.Volume
----@field source string the name of the volume
----@field target string where it appears, an absolute path
----@field readonly? boolean default false
+---@field source string the name of the volume, as it was granted: `--volume NAME=DIR` or `--allow-volume NAME`
+---@field target string where it appears, an absolute path; made where it is missing
+---@field readonly? boolean default false, or true where it was granted with `:ro`
 
 ---@class sandbox.ExecOptions
 ---@field timeout? Duration time-out of the command; past it, all that it started ends; default the sandbox's remaining life

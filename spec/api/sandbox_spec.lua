@@ -146,7 +146,12 @@ describe("sandbox.create", function()
     unsupported({ network = { allow = { "*.example.org" } } }, "network")
     unsupported({ unencrypted_ports = { 8000 } }, "unencrypted_ports")
     unsupported({ encrypted_ports = { 8000 } }, "encrypted_ports")
-    unsupported({ volumes = { { source = "data", target = "/data" } } }, "volumes")
+    for _, bad in ipairs { { source = "a/b", target = "/d" }, { source = "a", target = "/proc/x" },
+      { source = "a", target = "/dev" }, { source = "a", target = "d" },
+      { source = "..", target = "/d" },
+      { source = "a", target = "/x/.." }, { source = "a", target = "//" } } do
+      invalid("volumes", { volumes = { bad } })
+    end
     invalid("image", { image = "Not/A:Name:" })
     invalid("gpu", { gpu = "B52" }, "B52")
     invalid("gpu", { gpu = "T4:0" })

@@ -182,6 +182,60 @@ static void sandboxes_are_admitted_by_grant(void)
   grants_free(g);
 }
 
+/* "" where the engine keeps the volume; what else the admission filled in otherwise. */
+static const char *dir_of(struct grants *g, const char *json)
+{
+  static char text[512];
+  struct val asked = {0};
+  struct create_args args;
+  struct err err = {0};
+  CHECK_INT(json_parse(&asked, json, strlen(json), &err), 0);
+  CHECK_INT(create_args_parse(&asked, NULL, &args, &err), 0);
+  if (grants_admit_create(g, &asked, &args, &err) < 0)
+    snprintf(text, sizeof text, "%s", err.hint);
+  else
+    snprintf(text, sizeof text, "%s%s", args.volumes[0].path ? args.volumes[0].path : "",
+             args.volumes[0].readonly ? " ro" : "");
+  create_args_free(&args);
+  val_free(&asked);
+  return text;
+}
+
+static void volumes_are_names_of_directories(void)
+{
+  struct grants *g = READ("volume", "data=/usr/bin/../lib", "volume", "conf=/etc:ro", "volume",
+                          "both=/tmp:rw", "allow-volume", "kept*");
+  CHECK_STR(dir_of(g, "{\"volumes\":[{\"source\":\"data\",\"target\":\"/d\"}]}"), "/usr/lib");
+  CHECK_STR(dir_of(g, "{\"volumes\":[{\"source\":\"both\",\"target\":\"/d\"}]}"), "/tmp");
+  CHECK_STR(dir_of(g, "{\"volumes\":[{\"source\":\"kept1\",\"target\":\"/d\"}]}"), "");
+  /* Read-only where the script says so, or leaves it open. */
+  CHECK_STR(dir_of(g, "{\"volumes\":[{\"source\":\"data\",\"target\":\"/d\",\"readonly\":true}]}"),
+            "/usr/lib ro");
+  CHECK_STR(dir_of(g, "{\"volumes\":[{\"source\":\"conf\",\"target\":\"/d\"}]}"), "/etc ro");
+  CHECK(strstr(
+            dir_of(g, "{\"volumes\":[{\"source\":\"conf\",\"target\":\"/d\",\"readonly\":false}]}"),
+            "granted with :ro") != NULL);
+  CHECK_STR(
+      dir_of(g, "{\"volumes\":[{\"source\":\"other\",\"target\":\"/d\"}]}"),
+      "regolith run --allow-volume other grants it, --volume other=DIR makes it a directory of "
+      "this machine");
+  /* A script cannot bring a path of its own. */
+  struct val asked = {0};
+  struct create_args args;
+  const char *json = "{\"volumes\":[{\"source\":\"data\",\"target\":\"/d\",\"path\":\"/\"}]}";
+  CHECK_INT(json_parse(&asked, json, strlen(json), &last), 0);
+  CHECK(create_args_parse(&asked, NULL, &args, &last) < 0);
+  val_free(&asked);
+  grants_free(g);
+  static const char *const bad[] = {
+      "data", "=/tmp", "data=", "data=/no/such", "data=/etc/passwd", "a=/tmp:ro:ro"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    CHECK(READ("volume", bad[i]) == NULL);
+    CHECK_STR(last.field, "--volume");
+  }
+  CHECK(READ("volume", "a=/tmp", "volume", "a=/usr") == NULL);
+}
+
 static void defaults_are_granted_by_their_names(void)
 {
   struct grants *g = READ("engine", "docker", "image", "dir:/opt");
@@ -267,6 +321,7 @@ const struct test_case test_cases[] = {
     {"hosts_match_by_name_and_port", hosts_match_by_name_and_port},
     {"what_is_no_host_is_refused", what_is_no_host_is_refused},
     {"addresses_are_public_or_not", addresses_are_public_or_not},
+    {"volumes_are_names_of_directories", volumes_are_names_of_directories},
     {"sandboxes_are_admitted_by_grant", sandboxes_are_admitted_by_grant},
     {"defaults_are_granted_by_their_names", defaults_are_granted_by_their_names},
     {"requests_are_admitted_by_grant", requests_are_admitted_by_grant},

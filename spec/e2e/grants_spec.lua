@@ -132,11 +132,12 @@ for _, mode in ipairs { "workers", "in process" } do
     end)
 
     it("of the profile trusted are what the user may do", function()
+      local env = proc.env { MINE = "yes", XDG_STATE_HOME = files.dir "state" }
       local l = lines(run({ "--profile", "trusted" }, [[
         try { network = "open" }
         try { volumes = { { source = "data", target = "/data" } } }
         print(env "MINE", io.type(io.open "/etc/passwd"))
-      ]], { env = proc.env { MINE = "yes" } }))
+      ]], { env = env }))
       expect.lacks(l[1], "denied")
       expect.lacks(l[2], "denied")
       assert.equal("yes\tfile", l[3])

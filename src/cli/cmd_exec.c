@@ -16,6 +16,7 @@
 #include <uv.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/cmd_image.h"
@@ -24,6 +25,7 @@
 #include "core/op.h"
 #include "host/host.h"
 #include "host/out.h"
+#include "sandbox/supervisor.h"
 #include "wire/op.h"
 
 enum { INPUT_CHUNK = 64 << 10, LIFE_MARGIN_S = 60, LIFE_MAX_S = 86400 };
@@ -31,7 +33,7 @@ enum { INPUT_CHUNK = 64 << 10, LIFE_MARGIN_S = 60, LIFE_MAX_S = 86400 };
 struct exec_options {
   uint64_t timeout_ms;
   const char *image, *engine, *cpu, *memory, *disk, *pids, *cwd, *user, *network;
-  struct cli_list env;
+  struct cli_list env, volumes;
   bool json, quiet;
 };
 
@@ -48,6 +50,8 @@ static const struct cli_option options[] = {
      "Set a variable, or pass on ours; may be repeated"},
     {"cwd", 'C', CLI_STR, AT(cwd), "DIR", "Where it starts (default: the image's)"},
     {"user", 'u', CLI_STR, AT(user), "USER", "Who it runs as (default: the image's)"},
+    {"volume", 'v', CLI_LIST, AT(volumes), "SOURCE:TARGET[:ro]",
+     "Mount a directory (/data, ./data), or a volume that regolith keeps, by its name"},
     {"network", 0, CLI_STR, AT(network), "MODE", "none or open (default: none)"},
     {"engine", 0, CLI_STR, AT(engine), "NAME", "Who makes the sandbox (default: local)"},
     {"json", 'j', CLI_FLAG, AT(json), NULL, "Print one JSON object with outcome and output"},
@@ -61,6 +65,8 @@ struct exec {
   char **argv;          /* the command, NULL-terminated; empty: what the image runs by default */
   struct strv defaults; /* that, once the image is there */
   struct strv env;
+  struct volume_spec *volumes; /* owned, as many as opt.volumes; path: a directory of ours */
+  size_t volumes_n;
   struct host *host;
   uint64_t owner;
   char sandbox_id[64];
@@ -374,9 +380,81 @@ static uint64_t life_s(const struct exec *x)
   return x->opt.timeout_ms && s < LIFE_MAX_S ? s : LIFE_MAX_S;
 }
 
+/* SOURCE:TARGET[:ro]. A source with a slash is a directory. */
+static int read_volume(const char *text, struct volume_spec *ret, struct err *err)
+{
+  cleanup_free char *source = strndup(text, strcspn(text, ":"));
+  const char *target = text + strcspn(text, ":");
+  size_t len = strlen(target);
+  bool readonly = len > 3 && strcmp(target + len - 3, ":ro") == 0;
+  bool writable = len > 3 && strcmp(target + len - 3, ":rw") == 0;
+  if (!source || !*source || len < 2 || target[1] != '/')
+    return err_arg(err, "--volume", "--volume: \"%.200s\" is not SOURCE:TARGET or SOURCE:TARGET:ro",
+                   text);
+  ret->target = strndup(target + 1, len - 1 - (readonly || writable ? 3 : 0));
+  ret->readonly = readonly;
+  ret->source = take_ptr(&source);
+  if (!strchr(ret->source, '/')) return 0;
+  ret->path = realpath(ret->source, NULL);
+  struct stat st;
+  if (!ret->path || stat(ret->path, &st) < 0)
+    return err_arg(err, "--volume", "--volume: %s: %s", ret->source, strerror(errno));
+  if (!S_ISDIR(st.st_mode))
+    return err_arg(err, "--volume", "--volume: %s is not a directory", ret->source);
+  return 0;
+}
+
+static int read_volumes(struct exec *x, struct err *err)
+{
+  int rc = 0;
+  x->volumes = xcalloc(x->opt.volumes.n, sizeof *x->volumes);
+  for (size_t i = 0; i < x->opt.volumes.n && rc == 0; i++)
+    rc = read_volume(x->opt.volumes.v[i], &x->volumes[x->volumes_n++], err);
+  return rc;
+}
+
+static void free_volumes(struct exec *x)
+{
+  for (size_t i = 0; i < x->volumes_n; i++) {
+    free(x->volumes[i].source);
+    free(x->volumes[i].target);
+    free(x->volumes[i].path);
+  }
+  free(x->volumes);
+}
+
+/* Whoever types the command may name any directory. */
+static int admit_create(void *data, const struct val *asked, struct create_args *args,
+                        struct err *err)
+{
+  (void)asked, (void)err;
+  const struct exec *x = data;
+  for (size_t i = 0; i < args->volumes_n; i++)
+    if (x->volumes[i].path) args->volumes[i].path = xstrdup(x->volumes[i].path);
+  return 0;
+}
+
+/* Directories go by numbers: what they are called is no name for a volume. */
+static struct val volumes_list(const struct exec *x)
+{
+  struct val list = val_list();
+  for (size_t i = 0; i < x->volumes_n; i++) {
+    char number[24];
+    const struct volume_spec *v = &x->volumes[i];
+    snprintf(number, sizeof number, "%zu", i + 1);
+    struct val one = val_map();
+    val_add(&one, "source", val_str(v->path ? number : v->source));
+    val_add(&one, "target", val_str(v->target));
+    val_add(&one, "readonly", val_bool(v->readonly));
+    val_push(&list, one);
+  }
+  return list;
+}
+
 static struct val create_args(const struct exec *x)
 {
   struct val args = val_map();
+  if (x->volumes_n > 0) val_set(&args, "volumes", volumes_list(x));
   set_text(&args, "image", x->opt.image);
   set_text(&args, "engine", x->opt.engine);
   set_text(&args, "cpu", x->opt.cpu);
@@ -433,7 +511,8 @@ static int run_exec(struct exec *x)
     return CLI_EXIT_OWN_FAILURE;
   }
   struct loop *loop = host_loop(x->host);
-  x->owner = host_owner_new(x->host, "exec");
+  x->owner = host_owner_new(
+      x->host, &(struct owner_conf){.name = "exec", .admit = admit_create, .admit_data = x});
   x->out = out_new(&(struct out_conf){loop, STDOUT_FILENO, on_full, on_broken, x});
   x->err = out_new(&(struct out_conf){loop, STDERR_FILENO, on_full, NULL, x});
   x->outs_open = 2;
@@ -462,7 +541,8 @@ static int run(int argc, char **argv)
     err_arg(&err, "", "no command to run");
     err_hint(&err, "regolith exec -- COMMAND ARGUMENT...");
     status = cli_usage_err(&cmd_exec, &err);
-  } else if (status == CLI_GO_ON && session_read_env(&x.opt.env, &x.env, &err) < 0) {
+  } else if (status == CLI_GO_ON &&
+             (session_read_env(&x.opt.env, &x.env, &err) < 0 || read_volumes(&x, &err) < 0)) {
     status = cli_usage_err(&cmd_exec, &err);
   }
   x.argv = argv + first;
@@ -472,6 +552,8 @@ static int run(int argc, char **argv)
     status = CLI_EXIT_OWN_FAILURE;
   strv_free(&x.env);
   cli_list_free(&x.opt.env);
+  cli_list_free(&x.opt.volumes);
+  free_volumes(&x);
   return status;
 }
 

@@ -176,6 +176,61 @@ static int secrets_parse(const struct field *f, const char *path, const struct v
 
 static const struct field_type grant_secrets = {.parse = secrets_parse, .release = list_release};
 
+/* "DIR:ro" to DIR, and whether it said so. */
+static bool take_mode(char *dir)
+{
+  char *colon = strrchr(dir, ':');
+  bool readonly = colon && strcmp(colon, ":ro") == 0;
+  if (readonly || (colon && strcmp(colon, ":rw") == 0)) *colon = '\0';
+  return readonly;
+}
+
+/* NAME=DIR[:ro]. The name hides a volume of ours that has it too. */
+static int add_volume(const struct field *f, const char *path, const char *text, void *dst,
+                      struct err *err)
+{
+  (void)f;
+  struct stat st;
+  struct strv *dirs = dst;
+  size_t len = strcspn(text, "=");
+  if (len == 0 || len > 64 || !text[len])
+    return err_arg(err, path, "%s: \"%.200s\" is not NAME=DIR or NAME=DIR:ro", path, text);
+  cleanup_free char *name = strndup(text, len), *dir = xstrdup(text + len + 1);
+  bool readonly = take_mode(dir);
+  if (name && strv_map_get(dirs, name))
+    return err_arg(err, path, "%s: there are two volumes named %s", path, name);
+  cleanup_free char *real = realpath(dir, NULL);
+  if (!real || stat(real, &st) < 0)
+    return err_arg(err, path, "%s: %s: %s", path, dir, strerror(errno));
+  if (!S_ISDIR(st.st_mode)) return err_arg(err, path, "%s: %s is not a directory", path, dir);
+  struct buf entry = {0};
+  buf_printf(&entry, "%s=%s:%s", name, readonly ? "ro" : "rw", real);
+  strv_add(dirs, entry.data);
+  buf_free(&entry);
+  return 0;
+}
+
+/* In a file also { ["NAME"] = "DIR:ro" }. */
+static int volumes_parse(const struct field *f, const char *path, const struct val *v, void *dst,
+                         struct err *err)
+{
+  if (v->type != VAL_MAP) return each_text(f, path, v, add_volume, dst, err);
+  int rc = 0;
+  for (size_t i = 0; i < v->map.n && rc == 0; i++) {
+    char at[FIELD_PATH_SIZE];
+    const struct val *dir = &v->map.v[i].val;
+    struct buf entry = {0};
+    snprintf(at, sizeof at, "%.80s[\"%.60s\"]", path, v->map.v[i].key);
+    if (dir->type != VAL_STR) return field_wrong(err, at, dir, "a directory");
+    buf_printf(&entry, "%s=%s", v->map.v[i].key, dir->s.p);
+    rc = add_volume(f, at, entry.data, dst, err);
+    buf_free(&entry);
+  }
+  return rc;
+}
+
+static const struct field_type grant_volumes = {.parse = volumes_parse, .release = list_release};
+
 int grants_read_env(struct strv *ret, const char *entry, const char *label, struct err *err)
 {
   size_t name_len = strcspn(entry, "=");

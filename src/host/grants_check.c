@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/val.h"
 #include "host/grants_internal.h"
@@ -121,15 +122,48 @@ static int check_network(const struct grants *g, const struct create_args *a, st
   return 0;
 }
 
-static int check_volumes(const struct grants *g, const struct create_args *a, struct err *err)
+/* A directory of the host: what was granted read-only is so where the script did not say. */
+static int take_dir(struct volume_spec *v, const char *grant, const struct val *asked,
+                    struct err *err)
 {
-  for (size_t i = 0; i < a->volumes_n; i++) {
-    char what[256];
-    if (matches_any(&g->volumes, a->volumes[i].source)) continue;
-    snprintf(what, sizeof what, "the volume \"%.180s\"", a->volumes[i].source);
-    return denied(err, "volumes", "allow-volume", a->volumes[i].source, what);
+  bool readonly = strncmp(grant, "ro:", 3) == 0;
+  const struct val *said = asked ? val_get(asked, "readonly") : NULL;
+  if (readonly && !v->readonly && said && said->type == VAL_BOOL) {
+    char what[160];
+    snprintf(what, sizeof what, "writing to the volume \"%.64s\"", v->source);
+    int rc = denied(err, "volumes", "volume", v->source, what);
+    err_hint(err, "it was granted with :ro; leave readonly out, or run with --volume %s=DIR",
+             v->source);
+    return rc;
   }
+  if (readonly) v->readonly = true;
+  free(v->path);
+  v->path = xstrdup(grant + 3);
   return 0;
+}
+
+static int check_volumes(const struct grants *g, const struct val *asked, struct create_args *a,
+                         struct err *err)
+{
+  const struct val *list = val_get(asked, "volumes");
+  int rc = 0;
+  for (size_t i = 0; i < a->volumes_n && rc == 0; i++) {
+    struct volume_spec *v = &a->volumes[i];
+    const char *dir = strv_map_get(&g->volume_dirs, v->source);
+    bool in_list = list && list->type == VAL_LIST && i < list->list.n;
+    if (dir) {
+      rc = take_dir(v, dir, in_list ? &list->list.v[i] : NULL, err);
+    } else if (!matches_any(&g->volumes, v->source)) {
+      char what[128];
+      snprintf(what, sizeof what, "the volume \"%.64s\"", v->source);
+      rc = denied(err, "volumes", "allow-volume", v->source, what);
+      err_hint(err,
+               "regolith run --allow-volume %s grants it, --volume %s=DIR makes it a "
+               "directory of this machine",
+               v->source, v->source);
+    }
+  }
+  return rc;
 }
 
 /* ---- sizes ---- */
@@ -157,7 +191,7 @@ int grants_admit_create(void *grants, const struct val *asked, struct create_arg
   int rc = check_engine(g, a, err);
   if (rc == 0) rc = check_image(g, a, err);
   if (rc == 0) rc = check_network(g, a, err);
-  if (rc == 0) rc = check_volumes(g, a, err);
+  if (rc == 0) rc = check_volumes(g, asked, a, err);
   if (rc == 0)
     rc = check_size("cpu", g->max_cpu_milli, 1000, "max-cpu", "", asked, &a->cpu_milli, err);
   if (rc == 0)

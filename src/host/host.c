@@ -150,9 +150,9 @@ void host_add_hooks(struct host *h, const struct host_hooks *hooks, void *data)
         (h)->listeners[l_].hooks->function((h)->listeners[l_].data, __VA_ARGS__);                  \
   } while (0)
 
-uint64_t host_owner_new(struct host *h, const char *name)
+uint64_t host_owner_new(struct host *h, const struct owner_conf *conf)
 {
-  return supervisor_owner_new(h->sup, &(struct owner_conf){.name = name});
+  return supervisor_owner_new(h->sup, conf);
 }
 
 void host_add_engine(struct host *h, struct engine *engine)

@@ -13,6 +13,7 @@ struct grants;
 struct host;
 struct loop;
 struct ops;
+struct owner_conf;
 struct plugin_conf;
 struct strv;
 struct supervisor;
@@ -73,7 +74,7 @@ int host_add_plugin(struct host *host, const struct plugin_conf *conf, struct er
 /* Runs the loop until each is ready, or one has failed; before host_run. */
 int host_load_plugins(struct host *host, struct err *err);
 /* For ops of the caller's own. All that an owner still has ends at host_shutdown. */
-uint64_t host_owner_new(struct host *host, const char *name);
+uint64_t host_owner_new(struct host *host, const struct owner_conf *conf);
 
 struct host_script_conf {
   const char *name, *path; /* path NULL = none (standard input) */

@@ -25,7 +25,8 @@
 #define TAG_KEY_MAX     128
 #define TAG_VALUE_MAX   1024
 #define PORTS_MAX       64
-#define VOLUMES_MAX     64
+#define VOLUMES_MAX     32
+#define VOLUME_NAME_MAX 64
 #define ALLOW_MAX       256
 #define GPU_CHOICES_MAX 8
 #define STDIN_MAX       (64 << 20)
@@ -397,10 +398,18 @@ static void ports_release(void *dst)
 
 static const struct field_type type_ports = {ports_parse, ports_print, ports_release};
 
+static bool is_below(const char *path, const char *dir)
+{
+  size_t n = strlen(dir);
+  while (path[0] == '/' && path[1] == '/') path++;
+  return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
 static bool is_target(const char *s, size_t len)
 {
-  return is_absolute(s, len) && len > 1 && !strstr(s, "/../") &&
-         !(len >= 3 && strcmp(s + len - 3, "/..") == 0);
+  return is_absolute(s, len) && strspn(s, "/") < len && !strstr(s, "/../") && !strstr(s, "/./") &&
+         !(len >= 3 && strcmp(s + len - 3, "/..") == 0) && !is_below(s, "/proc") &&
+         !is_below(s, "/sys") && !is_below(s, "/dev");
 }
 
 static const struct field volume_fields[] = {
@@ -408,16 +417,16 @@ static const struct field volume_fields[] = {
      .type = &field_text,
      .offset = offsetof(struct volume_spec, source),
      .flags = FIELD_REQUIRED | FIELD_SHOWN,
-     .max = 4095,
-     .ok = is_plain,
-     .must = "the name of a volume"},
+     .max = VOLUME_NAME_MAX,
+     .ok = is_label,
+     .must = "the name of a volume (letters, digits, \".\", \"_\" and \"-\")"},
     {.name = "target",
      .type = &field_text,
      .offset = offsetof(struct volume_spec, target),
      .flags = FIELD_REQUIRED | FIELD_SHOWN,
      .max = 4095,
      .ok = is_target,
-     .must = "an absolute path below / without \"..\""},
+     .must = "an absolute path below / without \"..\", not in /proc, /sys or /dev"},
     {.name = "readonly",
      .type = &field_bool,
      .offset = offsetof(struct volume_spec, readonly),
@@ -459,7 +468,10 @@ static struct val volumes_print(const struct field *f, const void *src)
 static void volumes_release(void *dst)
 {
   struct create_args *a = dst;
-  for (size_t i = 0; i < a->volumes_n; i++) schema_free(&volume_schema, &a->volumes[i]);
+  for (size_t i = 0; i < a->volumes_n; i++) {
+    schema_free(&volume_schema, &a->volumes[i]);
+    free(a->volumes[i].path);
+  }
   free(a->volumes);
   a->volumes = NULL;
   a->volumes_n = 0;

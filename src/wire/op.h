@@ -27,6 +27,9 @@ const char *strv_map_get(const struct strv *map, const char *key); /* value, or 
 struct volume_spec {
   char *source, *target;
   bool readonly;
+  /* Owned, never from whoever asks: the directory of the host that the name stands for, as
+   * admission says; NULL = a volume of the engine's own by that name. */
+  char *path;
 };
 
 enum network_mode { NETWORK_NONE, NETWORK_OPEN, NETWORK_ALLOW };

@@ -470,6 +470,7 @@ struct arrival {
   struct cgroup_entry entry;
   const int *mounts;
   size_t mounts_n;
+  struct rootfs_volume volumes[PROTO_VOLUMES_MAX];
 };
 
 static bool unpack(const struct proto_go *go, const int *fds, size_t n, struct arrival *ret)
@@ -484,6 +485,20 @@ static bool unpack(const struct proto_go *go, const int *fds, size_t n, struct a
   ret->entry.ns_per_exec = go->ns_per_exec;
   ret->mounts = fds;
   ret->mounts_n = go->mounts_n;
+  return true;
+}
+
+static bool take_volumes(int sync, const struct proto_go *go, struct rootfs_volume *ret)
+{
+  static struct proto_volume msg;
+  if (go->volumes_n > PROTO_VOLUMES_MAX) return false;
+  for (uint32_t i = 0; i < go->volumes_n; i++) {
+    int fds[PROTO_FDS_MAX];
+    size_t n = 0;
+    ssize_t len = proto_recv(sync, &msg, sizeof msg, fds, &n, true);
+    if (len <= 0 || msg.type != PROTO_VOLUME || n != 1) return false;
+    ret[i] = (struct rootfs_volume){.target = xstrdup(msg.target), .fd = fds[0]};
+  }
   return true;
 }
 
@@ -510,7 +525,8 @@ static int move_in(const struct proto_go *go, struct arrival *a, bool into, stru
   if (rc < 0) return rc;
   rc = own_files_as_root();
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
-  rc = rootfs_enter(go, a->mounts, a->mounts_n, err);
+  rc = rootfs_enter(go, a->mounts, a->mounts_n, a->volumes, err);
+  for (uint32_t i = 0; i < go->volumes_n; i++) free(a->volumes[i].target);
   if (rc < 0) return rc;
   umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -546,7 +562,7 @@ void agent_main(const struct agent_boot *boot)
   keep_two(&sync, &agent.oom_adj);
   if (rc == 0) rc = catch_children(&err);
   if (proto_recv(sync, &go, sizeof go, fds, &fds_n, true) != sizeof go) die();
-  if (!unpack(&go, fds, fds_n, &arrival)) die();
+  if (!unpack(&go, fds, fds_n, &arrival) || !take_volumes(sync, &go, arrival.volumes)) die();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   close(sync);
   char title[96];

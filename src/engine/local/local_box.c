@@ -23,9 +23,17 @@
 
 /* --- release ---------------------------------------------------------------------------------- */
 
+static void release_volumes(struct engine_box *b)
+{
+  while (b->volumes_n > 0) volume_release(&b->volumes[--b->volumes_n]);
+  free(b->volumes);
+  b->volumes = NULL;
+}
+
 static void free_box(struct engine_box *b)
 {
   list_remove(&b->node);
+  release_volumes(b);
   image_use_unref(b->image);
   strv_free(&b->env);
   free(b->cwd);
@@ -340,7 +348,6 @@ static int check_args(const struct create_args *a, struct err *err)
   }
   if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
   if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
-  if (a->volumes_n) return unsupported(err, "volumes", "volumes yet");
   return 0;
 }
 
@@ -447,15 +454,51 @@ static void apply_image(struct engine_box *b, const struct image_config *c)
   if (!b->user && c->user) b->user = xstrdup(c->user);
 }
 
+/* A volume of the engine's own is made where it is not there yet. */
+static int find_volume(struct engine_box *b, const struct volume_spec *v, const char **ret_path,
+                       struct err *err)
+{
+  *ret_path = v->path;
+  if (v->path) return 0;
+  int rc = volume_acquire(v->source, &b->volumes[b->volumes_n], err);
+  if (rc == 0) *ret_path = b->volumes[b->volumes_n++].path;
+  return rc;
+}
+
+static int send_volumes(struct engine_box *b, struct err *err)
+{
+  static struct proto_volume msg;
+  const struct create_args *a = b->create->args;
+  if (a->volumes_n > 0) b->volumes = xcalloc(a->volumes_n, sizeof *b->volumes);
+  for (size_t i = 0; i < a->volumes_n; i++) {
+    const char *path;
+    msg = (struct proto_volume){
+        .type = PROTO_VOLUME, .box = b->id, .readonly = a->volumes[i].readonly};
+    int rc = find_volume(b, &a->volumes[i], &path, err);
+    if (rc < 0) return rc;
+    snprintf(msg.target, sizeof msg.target, "%s", a->volumes[i].target);
+    if ((size_t)snprintf(msg.path, sizeof msg.path, "%s", path) >= sizeof msg.path)
+      return err_arg(err, "volumes", "the path of volume %s is too long", a->volumes[i].source);
+    rc = local_tell_warden(b->engine, &msg, sizeof msg, -1, err);
+    if (rc < 0) return rc;
+  }
+  return 0;
+}
+
 /* Asks the warden. On failure the box is as it was before. */
 static int order_box(struct engine_box *b, struct proto_create *req, struct err *err)
 {
   req->box = b->id;
+  req->volumes_n = (uint32_t)b->create->args->volumes_n;
   memcpy(req->sandbox_id, b->sandbox_id, sizeof req->sandbox_id);
   int theirs = -1;
   int rc = connect_agent(b, &theirs, err);
+  if (rc == 0 && (rc = send_volumes(b, err)) < 0) close(theirs);
   if (rc == 0) rc = local_tell_warden(b->engine, req, sizeof *req, theirs, err);
-  if (rc < 0) close_sock(b);
+  if (rc < 0) {
+    release_volumes(b);
+    close_sock(b);
+  }
   return rc;
 }
 

@@ -11,6 +11,7 @@
 #include "core/loop.h"
 #include "engine/engine.h"
 #include "engine/local/proto.h"
+#include "engine/local/volumes.h"
 #include "engine/local/watch.h"
 #include "image/resolve.h"
 #include "wire/op.h"
@@ -77,6 +78,8 @@ struct engine_box {
   struct probe_op *probe;  /* in flight, or NULL */
   bool resolving;          /* its image is being looked for: the warden knows nothing of it yet */
   struct image_use *image; /* owned; NULL: not an image of the store */
+  struct volume_use *volumes; /* owned: the engine's own volumes that it uses */
+  size_t volumes_n;
 };
 
 /* A kill_op in flight. */

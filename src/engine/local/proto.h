@@ -18,11 +18,13 @@
 #define PROTO_FDS_MAX     12
 #define PROTO_INLINE_MAX  (64 * 1024) /* an exec request beyond this travels as a sealed memfd */
 #define PROTO_ID_SIZE     64
+#define PROTO_VOLUMES_MAX 32
 #define PROTO_LAYERS_SIZE 3840 /* 132 layers; with the rest it fits a page of mount options */
 
 enum proto_type {
   /* host → warden */
   PROTO_CREATE = 1, /* + the agent's end of the box's socket */
+  PROTO_VOLUME,     /* before the CREATE of its box; warden → agent: behind GO, + its mount */
   PROTO_KILL,
   PROTO_QUIT,
   /* warden → host */
@@ -55,9 +57,20 @@ struct proto_create {
   uint64_t inodes;     /* of that tmpfs */
   uint32_t cpu_milli;
   uint32_t pids;
+  uint32_t volumes_n;
+  uint32_t reserved;
   char sandbox_id[PROTO_ID_SIZE];
   char path[PATH_MAX]; /* IMAGE_DIR: the root; IMAGE_LAYERS: the folder of layers. Absolute */
   char layers[PROTO_LAYERS_SIZE]; /* IMAGE_LAYERS: names in that folder, topmost first, by colons */
+};
+
+/* A directory of the host in a box. The agent gets the target alone. */
+struct proto_volume {
+  uint32_t type;
+  uint32_t readonly;
+  uint64_t box;
+  char target[PATH_MAX]; /* absolute, in the box */
+  char path[PATH_MAX];   /* absolute and without links, on the host */
 };
 
 struct proto_box { /* KILL, ENDED; QUIT with box 0 */
@@ -102,6 +115,8 @@ struct proto_go {
   uint32_t mapped;   /* how many ids exist inside, from 0 */
   uint32_t nproc;    /* a limit where no group counts processes; 0 = none */
   uint64_t as_bytes; /* a limit where no group counts memory; 0 = none */
+  uint32_t volumes_n;
+  uint32_t reserved;
   /* Descriptors behind the socket, in this order (struct cgroup_entry). */
   uint8_t has_into, tasks_n, has_box, has_oom, mounts_n;
   uint8_t ns_per_exec; /* as there */

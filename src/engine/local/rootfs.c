@@ -12,15 +12,19 @@
  *            all layers serves for all of them; the overlay names them relative to it, so that no
  *            path of the host shows in the box.
  *
+ * Volumes are directories of the host: cloned with the mounts below them and, for root, with mapped
+ * ids by the warden, put onto their targets by the agent, last, when nothing runs in the box yet.
+ *
  * Mounts are staged on the empty directories /dev/shm and /dev/pts of the warden's own /dev: older
- * kernels neither clone nor overlay what is not attached anywhere. No target is ever looked up
- * through a symbolic link of the image. */
+ * kernels neither clone nor overlay what is not attached anywhere. No target of ours is ever looked
+ * up through a symbolic link of the image; targets of volumes are, within the box's root. */
 #include "engine/local/rootfs.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -237,13 +241,18 @@ static int fill_share(int from, int to)
   return share_globbed(from, to);
 }
 
+/* The host's own /etc, which the share covers. */
+static int host_etc = -1;
+
 static int make_share(void)
 {
   static const struct fs_option options[] = {{"nr_inodes", "64"}, {"mode", "0755"}, {0}};
   cleanup_close int from = open("/etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   cleanup_close int to = new_fs("tmpfs", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
   if (from < 0 || to < 0 || move_to(to, AT_FDCWD, SHARE) < 0) return -1;
-  return fill_share(from, to);
+  int rc = fill_share(from, to);
+  host_etc = take_fd(&from);
+  return rc;
 }
 
 int rootfs_prepare_host(struct err *err)
@@ -415,6 +424,56 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
   return rc;
 }
 
+/* --- volumes, in the warden ------------------------------------------------------------------- */
+
+static int open_beneath(int dir, const char *path, uint64_t flags, uint64_t resolve)
+{
+  struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve};
+  return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+}
+
+/* The path was free of links when it was granted: one that is there now leads elsewhere. */
+static int open_host_dir(const char *path)
+{
+  const uint64_t flags = O_PATH | O_DIRECTORY;
+  size_t n = sizeof SHARE - 1;
+  if (host_etc >= 0 && strncmp(path, SHARE, n) == 0 && (path[n] == '/' || path[n] == '\0'))
+    return open_beneath(host_etc, path[n] ? path + n + 1 : ".", flags, RESOLVE_NO_SYMLINKS);
+  return open_beneath(AT_FDCWD, path, flags, RESOLVE_NO_SYMLINKS);
+}
+
+static int volume_fail(struct err *err, const struct proto_volume *v, int e)
+{
+  int rc =
+      err_set(err, ERR_INVALID_ARGUMENT, e, "the directory for the volume at %.200s: %s", v->target,
+              e == ELOOP ? "a part of its path is a symbolic link now" : strerror(e));
+  snprintf(err->field, sizeof err->field, "volumes");
+  return rc;
+}
+
+int rootfs_volume(const struct proto_volume *v, const struct ids *ids, int userns_fd,
+                  struct err *err)
+{
+  cleanup_close int dir = open_host_dir(v->path);
+  if (dir < 0) return volume_fail(err, v, errno);
+  cleanup_close int tree = clone_tree(
+      dir, "", MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | (v->readonly ? MOUNT_ATTR_RDONLY : 0),
+      AT_EMPTY_PATH | AT_RECURSIVE);
+  if (tree < 0) return volume_fail(err, v, errno);
+  struct mount_attr ma = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)userns_fd};
+  if (ids->mode != IDS_BLOCKS ||
+      mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &ma, sizeof ma) == 0)
+    return take_fd(&tree);
+  int rc =
+      err_set(err, ERR_UNSUPPORTED, errno,
+              "the volume at %.200s: its file system, or one mounted below it, cannot map user "
+              "ids: %s",
+              v->target, strerror(errno));
+  snprintf(err->field, sizeof err->field, "volumes");
+  err_hint(err, "ext4, xfs, btrfs and tmpfs can; without root no mapping is needed");
+  return rc;
+}
+
 /* --- image host, in the agent ----------------------------------------------------------------- */
 
 static const char etc_passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
@@ -574,6 +633,64 @@ static int mount_system(const struct proto_go *go, int root, int dev, int shm, s
   return 0;
 }
 
+/* --- volumes, in the agent -------------------------------------------------------------------- */
+
+/* Within the box's root, whatever links the image has, and on no other mount than that. */
+static int open_in_root(int root, const char *path)
+{
+  return open_beneath(root, path, O_PATH | O_DIRECTORY,
+                      RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV);
+}
+
+/* Makes what is missing of it. Each step starts at the root, so that links mean what they say. */
+static int open_target(int root, const char *path)
+{
+  char part[PATH_MAX];
+  int dir = -1;
+  for (const char *end = path; *end;) {
+    end += strspn(end, "/");
+    const char *name = end;
+    end = strchrnul(end, '/');
+    snprintf(part, sizeof part, "%.*s", (int)(end - path), path);
+    int next = *name ? open_in_root(root, part) : dir < 0 ? open_in_root(root, "/") : dup(dir);
+    if (next < 0 && errno == ENOENT) {
+      snprintf(part, sizeof part, "%.*s", (int)(end - name), name);
+      if (mkdirat(dir < 0 ? root : dir, part, 0755) < 0) break;
+      snprintf(part, sizeof part, "%.*s", (int)(end - path), path);
+      next = open_in_root(root, part);
+    }
+    int e = errno;
+    if (dir >= 0) close(dir);
+    errno = e;
+    dir = next;
+    if (dir < 0) return -1;
+  }
+  return dir;
+}
+
+static int mount_volume(int root, const struct rootfs_volume *v, struct err *err)
+{
+  cleanup_close int dir = open_target(root, v->target);
+  if (dir >= 0 &&
+      move_mount(v->fd, "", dir, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0)
+    return 0;
+  int e = errno;
+  const char *why = e == EXDEV     ? "it lies in another volume, or in a part of the image that is "
+                                     "mounted read-only"
+                    : e == ENOTDIR ? "the image has something there that is not a directory"
+                    : e == EEXIST  ? "the image has a symbolic link there that leads nowhere"
+                                   : strerror(e);
+  return err_set(err, ERR_INVALID_ARGUMENT, e, "cannot put a volume at %.200s: %s", v->target, why);
+}
+
+static int mount_volumes(const struct proto_go *go, int root, const struct rootfs_volume *volumes,
+                         struct err *err)
+{
+  int rc = 0;
+  for (uint32_t i = 0; i < go->volumes_n && rc == 0; i++) rc = mount_volume(root, &volumes[i], err);
+  return rc;
+}
+
 static int move_in(int root, struct err *err)
 {
   if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
@@ -596,7 +713,8 @@ static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, str
   return *ret_root < 0 || *ret_shm < 0 ? fail(err, "bind scratch space") : 0;
 }
 
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, struct err *err)
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
+                 struct rootfs_volume *volumes, struct err *err)
 {
   bool host = go->image == IMAGE_HOST;
   cleanup_close int first = mounts_n > 0 ? mounts[0] : -1, second = mounts_n > 1 ? mounts[1] : -1;
@@ -613,5 +731,7 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, 
   if (move_to(root, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the root");
   if (host && fill_host_root(root, share) < 0) return fail(err, "furnish the image \"host\"");
   rc = mount_system(go, root, dev, shm, err);
+  if (rc == 0) rc = mount_volumes(go, root, volumes, err);
+  for (uint32_t i = 0; i < go->volumes_n; i++) close(volumes[i].fd);
   return rc < 0 ? rc : move_in(root, err);
 }

@@ -10,6 +10,7 @@ struct ids;
 struct ids_block;
 struct proto_create;
 struct proto_go;
+struct proto_volume;
 
 /* The file system of a box. */
 
@@ -27,8 +28,18 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
                 size_t *ret_n, struct err *err);
 
+/* In the warden: a directory of the host as a mount for the box to take. -errno with err. */
+int rootfs_volume(const struct proto_volume *volume, const struct ids *ids, int userns_fd,
+                  struct err *err);
+
+struct rootfs_volume {
+  char *target; /* owned */
+  int fd;       /* the mount */
+};
+
 /* In the agent, with a mount namespace and ids of its own: builds the rest and moves in. The old
  * root is gone afterwards. Takes the descriptors. */
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, struct err *err);
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
+                 struct rootfs_volume *volumes, struct err *err);
 
 #endif

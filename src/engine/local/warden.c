@@ -70,6 +70,8 @@ static struct warden {
   size_t leaving;    /* boxes whose groups are still there */
   bool busy;         /* the last removal found a process still dying */
   bool swept;
+  struct proto_volume *volumes; /* owned: of the create that is about to come */
+  size_t volumes_n;
 } warden;
 
 static void tell(const void *msg, size_t len, int fd)
@@ -215,6 +217,7 @@ static struct proto_go go_message(const struct proto_create *req, const struct w
                         .disk_bytes = req->disk_bytes,
                         .inodes = req->inodes,
                         .mapped = b->ids.mapped,
+                        .volumes_n = req->volumes_n,
                         .nproc = caps & CGROUP_CAP_PIDS ? 0 : req->pids,
                         .as_bytes = caps & CGROUP_CAP_MEMORY ? 0 : req->mem_bytes};
   memcpy(go.sandbox_id, req->sandbox_id, sizeof go.sandbox_id);
@@ -245,12 +248,17 @@ static void pack_entry(struct parcel *p, const struct cgroup_entry *entry)
   p->go.ns_per_exec = entry->ns_per_exec;
 }
 
-static int pack_mounts(struct parcel *p, const struct proto_create *req, const struct wbox *b,
-                       struct err *err)
+static int open_userns(const struct wbox *b)
 {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/ns/user", (int)b->pid);
-  cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+  return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static int pack_mounts(struct parcel *p, const struct proto_create *req, const struct wbox *b,
+                       struct err *err)
+{
+  cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open_userns(b);
   size_t n = 0;
   int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, err);
   p->owned = p->n;
@@ -307,6 +315,40 @@ static struct wbox *new_blank(bool own_root, struct err *err)
   return NULL;
 }
 
+static void forget_volumes(void)
+{
+  free(warden.volumes);
+  warden.volumes = NULL;
+  warden.volumes_n = 0;
+}
+
+/* The volumes of a box, as mounts. fds are the caller's, also on failure. */
+static int make_volumes(const struct proto_create *req, const struct wbox *b,
+                        int fds[PROTO_VOLUMES_MAX], struct err *err)
+{
+  for (size_t i = 0; i < PROTO_VOLUMES_MAX; i++) fds[i] = -1;
+  if (req->volumes_n == 0) return 0;
+  if (req->volumes_n != warden.volumes_n)
+    return err_set(err, ERR_INTERNAL, EPROTO, "the volumes of a sandbox are lost");
+  cleanup_close int userns = open_userns(b);
+  for (size_t i = 0; i < warden.volumes_n; i++) {
+    fds[i] = rootfs_volume(&warden.volumes[i], &warden.ids, userns, err);
+    if (fds[i] < 0) return fds[i];
+  }
+  return 0;
+}
+
+static int send_volumes(const struct wbox *b, size_t n, const int *fds)
+{
+  int rc = 0;
+  for (size_t i = 0; i < n && rc == 0; i++) {
+    const struct proto_volume *v = &warden.volumes[i];
+    struct proto_piece piece = {v, offsetof(struct proto_volume, target) + strlen(v->target) + 1};
+    rc = proto_send(b->sync, &piece, 1, &fds[i], 1);
+  }
+  return rc;
+}
+
 /* Limits, mounts, and the word to go. */
 static int dress(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
 {
@@ -315,12 +357,18 @@ static int dress(const struct proto_create *req, struct wbox *b, int box_sock, s
   if (rc < 0) return rc;
   add_fd(&p, box_sock);
   pack_entry(&p, &b->entry);
-  rc = pack_mounts(&p, req, b, err);
+  int volumes[PROTO_VOLUMES_MAX];
+  rc = make_volumes(req, b, volumes, err);
+  if (rc == 0) rc = pack_mounts(&p, req, b, err);
+  if (rc == 0) {
+    struct proto_piece piece = {&p.go, sizeof p.go};
+    rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
+    while (p.n > p.owned) close(p.fds[--p.n]);
+    if (rc == 0) rc = send_volumes(b, req->volumes_n, volumes);
+    if (rc < 0) err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
+  }
+  for (size_t i = 0; i < PROTO_VOLUMES_MAX && volumes[i] >= 0; i++) close(volumes[i]);
   if (rc < 0) return rc;
-  struct proto_piece piece = {&p.go, sizeof p.go};
-  rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
-  while (p.n > p.owned) close(p.fds[--p.n]);
-  if (rc < 0) return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
   struct proto_created created = {.type = PROTO_CREATED, .pid = b->pid, .box = b->box};
   tell(&created, sizeof created, b->pidfd);
   drop_boot(b);
@@ -338,7 +386,8 @@ static struct wbox *take_blank(bool own_root, struct err *err)
 
 static int try_create(const struct proto_create *req, int box_sock, struct err *err)
 {
-  struct wbox *b = take_blank(req->image != IMAGE_HOST, err);
+  /* Volumes are the user's: so is the root that uses them. */
+  struct wbox *b = take_blank(req->image != IMAGE_HOST || req->volumes_n > 0, err);
   if (!b) return err_errno(err);
   b->blank = false;
   b->box = req->box;
@@ -370,6 +419,16 @@ static void on_create(const struct proto_create *req, int box_sock)
     tell(&failed, sizeof failed, -1);
   else
     warden.refusals = 0;
+  forget_volumes();
+}
+
+/* Those of a box come one after another, right before its create. */
+static void on_volume(const struct proto_volume *v)
+{
+  if (warden.volumes_n > 0 && warden.volumes[0].box != v->box) forget_volumes();
+  if (warden.volumes_n == PROTO_VOLUMES_MAX) return;
+  warden.volumes = xrealloc(warden.volumes, (warden.volumes_n + 1) * sizeof *v);
+  warden.volumes[warden.volumes_n++] = *v;
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
@@ -396,6 +455,7 @@ static void leave(int status)
 static union {
   uint32_t type;
   struct proto_create create;
+  struct proto_volume volume;
   struct proto_box box;
 } request;
 
@@ -408,6 +468,8 @@ static void on_request(void)
   if (n <= 0 || request.type == PROTO_QUIT) leave(0);
   if (request.type == PROTO_CREATE && n == sizeof request.create && fds_n == 1)
     on_create(&request.create, fds[0]);
+  else if (request.type == PROTO_VOLUME && n == sizeof request.volume)
+    on_volume(&request.volume);
   else if (request.type == PROTO_KILL && n == sizeof request.box)
     on_kill(&request.box);
   for (size_t i = 0; i < fds_n; i++) close(fds[i]);
