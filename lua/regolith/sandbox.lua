@@ -330,7 +330,6 @@ local PLAIN <const> = {
   diff = {},
   snapshot = {},
   commit = {},
-  fork = { "count" },
 }
 
 for method, parameters in pairs(PLAIN) do
@@ -342,6 +341,36 @@ for method, parameters in pairs(PLAIN) do
     args.sandbox_id = self.sandbox_id
     return core.call("sandbox." .. (method == "list" and "list_files" or method), args)
   end
+end
+
+--- Each of them, whatever becomes of the others.
+local function terminate_all(list)
+  for _, sb in pairs(list) do pcall(terminate, sb.sandbox_id) end
+end
+
+---Makes n sandboxes with the same options that start from this one's files.
+---@param n? integer
+---@return sandbox.Sandbox[]
+function Sandbox:fork(n)
+  check_handle(self, "fork")
+  n = n == nil and 1 or n
+  if math.type(n) ~= "integer" or n < 1 or n > 1000 then
+    bad_argument("count", ("count must be an integer from 1 to 1000, not %s"):format(tostring(n)))
+  end
+  local image = core.call("sandbox.snapshot", { sandbox_id = self.sandbox_id }).image
+  local copies, numbers = {}, {}
+  for i = 1, n do numbers[i] = i end
+  local ok, failure = pcall(require "task".map, numbers, { limit = 8 }, function(i)
+    copies[i] = new_handle(core.call("sandbox.fork", {
+      sandbox_id = self.sandbox_id, image = image,
+    }))
+    fire("created", copies[i])
+  end)
+  -- Those that are there go on using it.
+  core.call("sandbox.forget", { image = image })
+  if ok then return copies end
+  terminate_all(copies)
+  error(failure, 0)
 end
 
 ---Starts a command and does not wait for it.
@@ -431,6 +460,12 @@ end
 ---@return number usd
 function M.price(opts)
   return core.call("sandbox.price", check_table(opts, "options")).usd
+end
+
+---Lets go of an image without a name that a snapshot made.
+---@param image string
+function M.forget(image)
+  core.call("sandbox.forget", { image = image })
 end
 
 ---@return table[]

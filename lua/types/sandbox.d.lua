@@ -104,6 +104,15 @@ function Result:check() end
 ---@field stderr string the first and the last 4 KiB
 ---@field truncated boolean
 
+---@class sandbox.Change
+---@field path string
+---@field kind "added"|"modified"|"deleted"
+---@field type "file"|"directory"|"symlink"|"special" of what is deleted: what it was
+
+---@class sandbox.Snapshot
+---@field image string for `sandbox.create`
+---@field name? string as it was given
+
 ---A handle of one sandbox. Its fields are the last known values; reading one never asks the engine.
 ---`local sb <close> = …` ends the sandbox where the block is left.
 ---@class sandbox.Sandbox
@@ -334,38 +343,43 @@ function Sandbox:wait_ready(timeout) end
 ---@return string url
 function Sandbox:url(port) end
 
----What differs from the image.
+---What differs from the image, in the order of paths: a directory is told by itself only when it is new, was given other
+---permissions or another owner, or is gone, and then with all that was in it.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: `unsupported` for the image `host`, which is this machine itself; `payload_too_large`.
 ---```lua
----for _, change in ipairs(sb:diff()) do print(change.path) end
+---for _, change in ipairs(sb:diff()) do print(change.kind, change.path) end
 ---```
----@return table[] changes
+---@return sandbox.Change[] changes
 function Sandbox:diff() end
 
----Keeps the sandbox's files and processes as a snapshot.
+---Makes an image of the sandbox's files as they are now; it goes on running, and what it writes meanwhile may be caught in the
+---middle. Without a name the image lives until `sandbox.forget` or the script's end, 16 at once; with one it stays in the
+---store. `sandbox.create { image = snapshot.image }` makes sandboxes of it.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: `denied` for a name that was not granted (`--allow-commit`), `unsupported` for the images `host` and `dir:PATH`, `limit`.
 ---```lua
----sb:snapshot { name = "ready" }
+---local ready = sb:snapshot()
+---local copy <close> = sandbox.create { image = ready.image }
 ---```
 ---@param opts? { name: string? }
----@return table snapshot
+---@return sandbox.Snapshot snapshot
 function Sandbox:snapshot(opts) end
 
----Keeps the sandbox's files as an image.
+---The same with a name, which it needs: an image that stays. `regolith image ls` has it, `regolith image export` writes it.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: those of `sb:snapshot`; `invalid_argument`.
 ---```lua
----sb:commit { name = "with-tools" }
+---sb:commit { name = "mine/with-tools:1" }
 ---```
----@param opts? { name: string? }
----@return table image
+---@param opts { name: string }
+---@return sandbox.Snapshot image
 function Sandbox:commit(opts) end
 
----Makes n copies of the running sandbox.
+---Makes n sandboxes with the same options, but for the name, that start from this one's files. Processes are not copied: an
+---entrypoint starts anew.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: those of `sb:snapshot` and `sandbox.create`; then none of them is left.
 ---```lua
 ---local copies = sb:fork(3)
 ---```
@@ -455,6 +469,15 @@ function sandbox.price(opts) end
 ---@field usd_burst number US dollars per create of up to 300 s
 ---@field usd_per_hour number US dollars per hour beyond that
 ---@field engines string[] the engines that have it
+
+---Lets go of an image without a name that `sb:snapshot` made: it is removed when the last sandbox made of it ends.
+---
+---Errors: `image_not_found`.
+---```lua
+---sandbox.forget(ready.image)
+---```
+---@param image string
+function sandbox.forget(image) end
 
 ---The GPU tiers: name, envelope, prices, and which engines have it.
 ---```lua

@@ -461,8 +461,7 @@ describe("what later versions bring", function()
   it("answers unsupported, by name", function()
     local sb <close> = sandbox.create {}
     for _, m in ipairs { "spawn", "read", "write", "list", "stat", "mkdir", "remove", "upload",
-      "download",
-      "url", "diff", "snapshot", "commit", "fork" } do
+      "download", "url" } do
       local e = expect.raises({ code = "unsupported", status = 501 },
         function() return sb[m](sb, "x") end)
       expect.contains(e.message, m)

@@ -51,6 +51,9 @@ static struct fake {
   int fail_kills; /* that many kills fail */
   size_t boxes_n, execs_n, kills, inputs;
   size_t flows_paused, flows_resumed;
+  struct changes_op *changes; /* in flight */
+  struct timer changed;
+  int snapshots, dropped;
   int open_after; /* so many probes find nothing; negative: all */
   bool random, closed;
   unsigned end_chance; /* percent of boxes that end by themselves, in random runs */
@@ -162,6 +165,46 @@ static int fake_probe(struct engine *e, struct probe_op *op, struct err *err)
   b->probed = (struct timer){.cb = on_probed_timer, .data = b};
   timer_start(loop, &b->probed, delay(1));
   return 0;
+}
+
+/* One at a time: tells two changes, or makes "sha256:1", "sha256:2" and so on. */
+static void finish_changes(struct timer *t)
+{
+  struct changes_op *op = t->data;
+  fake.changes = NULL;
+  if (op->on_change) {
+    op->on_change(op, "added", '-', "/a");
+    op->on_change(op, "deleted", 'd', "/b");
+  } else {
+    snprintf(op->ret_image, sizeof op->ret_image, "sha256:%d", ++fake.snapshots);
+  }
+  op->on_done(op, NULL);
+}
+
+static int fake_changes(struct engine *e, struct changes_op *op, struct err *err)
+{
+  (void)e;
+  if (fake.changes) return err_set(err, ERR_CAPACITY, 0, "one at a time");
+  fake.changes = op;
+  fake.changed = (struct timer){.cb = finish_changes, .data = op};
+  timer_start(loop, &fake.changed, delay(5));
+  return 0;
+}
+
+static void fake_changes_cancel(struct engine *e, struct changes_op *op)
+{
+  (void)e;
+  struct err err = {0};
+  timer_stop(loop, &fake.changed);
+  fake.changes = NULL;
+  err_set(&err, ERR_CANCELLED, 0, "cancelled");
+  op->on_done(op, &err);
+}
+
+static void fake_image_drop(struct engine *e, const char *image)
+{
+  (void)e, (void)image;
+  fake.dropped++;
 }
 
 static void on_exec_timer(struct timer *t)
@@ -340,6 +383,10 @@ static struct engine_ops fake_ops = {.name = "fake",
                                      .exec_input = fake_input,
                                      .exec_flow = fake_flow,
                                      .probe = fake_probe,
+                                     .diff = fake_changes,
+                                     .snapshot = fake_changes,
+                                     .changes_cancel = fake_changes_cancel,
+                                     .image_drop = fake_image_drop,
                                      .close = fake_close};
 
 #endif

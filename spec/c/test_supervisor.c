@@ -623,6 +623,76 @@ static void readiness(void)
   tear_down();
 }
 
+static int admit_none(void *data, const struct val *asked, struct create_args *args,
+                      struct err *err)
+{
+  (void)data, (void)asked;
+  if (args->image_made || strcmp(args->image, "host") == 0) return 0;
+  return err_set(err, ERR_DENIED, 0, "not granted");
+}
+
+static int admit_mine(void *data, const char *name, struct err *err)
+{
+  (void)data;
+  return strcmp(name, "mine") == 0 ? 0 : err_set(err, ERR_DENIED, 0, "not granted");
+}
+
+static void images_of_sandboxes(void)
+{
+  set_up(NULL);
+  struct call c = {0}, w = {0};
+  owner = supervisor_owner_new(
+      sup, &(struct owner_conf){.name = "careful", .admit = admit_none, .admit_name = admit_mine});
+  create("{\"env\":{\"A\":\"1\"},\"name\":\"one\",\"memory\":256,\"tags\":{\"t\":\"2\"}}");
+  CHECK(call(&c, "sandbox.diff", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_INT(c.result.list.n, 2);
+  CHECK_STR(val_get_str(&c.result.list.v[1], "kind", ""), "deleted");
+  CHECK_STR(val_get_str(&c.result.list.v[1], "type", ""), "directory");
+
+  /* What it made it may use, whatever else it may. */
+  CHECK(!call(&c, "sandbox.create", "{\"image\":\"sha256:1\"}"));
+  CHECK(call(&c, "sandbox.snapshot", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(val_get_str(&c.result, "image", ""), "sha256:1");
+  CHECK(call(&c, "sandbox.create", "{\"image\":\"sha256:1\"}"));
+  CHECK(call(&c, "sandbox.fork", "{\"sandbox_id\":\"%s\",\"image\":\"sha256:1\"}", id));
+  const struct val *config = val_get(&c.result, "config");
+  CHECK_INT(val_get_int(config, "memory", 0), 256);
+  CHECK_STR(val_get_str(val_get(&c.result, "tags"), "t", ""), "2");
+  CHECK(!val_get(&c.result, "name"));
+  CHECK(call(&c, "sandbox.forget", "{\"image\":\"sha256:1\"}"));
+  CHECK_INT(fake.dropped, 1);
+  CHECK(!call(&c, "sandbox.fork", "{\"sandbox_id\":\"%s\",\"image\":\"sha256:1\"}", id));
+  CHECK_STR(code(&c), "denied");
+
+  CHECK(!call(&c, "sandbox.commit", "{\"sandbox_id\":\"%s\",\"name\":\"other\"}", id));
+  CHECK_STR(code(&c), "denied");
+  CHECK(!call(&c, "sandbox.commit", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(c.err.field, "name");
+  CHECK(call(&c, "sandbox.commit", "{\"sandbox_id\":\"%s\",\"name\":\"mine\"}", id));
+  CHECK(call(&c, "sandbox.create", "{\"image\":\"mine\"}"));
+
+  /* Sixteen without a name, those in the making included; a name costs none. */
+  for (int i = 0; i < 15; i++) CHECK(call(&c, "sandbox.snapshot", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK(submit(&w, "sandbox.snapshot", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK(!submit(&c, "sandbox.snapshot", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_STR(code(&c), "limit");
+  op_cancel(w.op, ERR_CANCELLED);
+  finish(&w);
+  CHECK_STR(code(&w), "cancelled");
+
+  /* Its owner ends meanwhile: nobody is left to keep the image for. */
+  CHECK(submit(&w, "sandbox.snapshot", "{\"sandbox_id\":\"%s\"}", id));
+  int ended = 0, dropped = fake.dropped;
+  supervisor_owner_end(sup, owner, count_done, &ended);
+  finish(&w);
+  CHECK_INT(ended, 1);
+  CHECK_INT(fake.dropped, dropped + 16);
+  owner = supervisor_owner_new(sup, &(struct owner_conf){.name = "script"});
+  call_clear(&c);
+  call_clear(&w);
+  tear_down();
+}
+
 static void detached_sandboxes_live_on(void)
 {
   fake_caps = ENGINE_CAP_OUTLIVES_HOST | ENGINE_CAP_ENTRYPOINT;
@@ -708,6 +778,7 @@ const struct test_case test_cases[] = {
     {"ended_ids_are_kept_for_a_while", ended_ids_are_kept_for_a_while},
     {"entrypoints", entrypoints},
     {"readiness", readiness},
+    {"images_of_sandboxes", images_of_sandboxes},
     {"detached_sandboxes_live_on", detached_sandboxes_live_on},
     {"events_come_in_order", events_come_in_order},
     {0}};

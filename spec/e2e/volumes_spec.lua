@@ -4,6 +4,7 @@ local files = require "spec.support.files"
 local json = require "json"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
+local rootfs = require "spec.support.rootfs"
 local sys = require "spec.support.sys"
 local users = require "spec.support.user"
 
@@ -11,19 +12,6 @@ local function sh(command, opts)
   local r = proc.run({ "sh", "-c", command }, opts)
   if r.status ~= 0 then error(command .. ": " .. r.stdout .. r.stderr, 2) end
   return r.stdout
-end
-
--- A root file system with this machine's shell, as dir: image; made hostile by the caller.
-local function image()
-  local root = files.dir "image"
-  sh(([[cd '%s' && mkdir -p proc dev sys tmp usr etc
-    for f in /bin/dash /bin/ls /bin/cat /bin/mkdir /bin/ln; do
-      for l in $f $(ldd $f | grep -o '/[^ ]*'); do
-        mkdir -p ".${l%%/*}" && cp -L "$l" ".$l"
-      done
-    done
-    mkdir -p bin && ln -sf dash bin/sh]]):format(root))
-  return root
 end
 
 describe("volumes", function()
@@ -139,7 +127,7 @@ describe("volumes", function()
   end)
 
   it("find their targets within the sandbox's own root, whatever the image says", function()
-    local root = image()
+    local root = rootfs.make()
     local outside = files.dir "outside"
     sh(([[cd '%s' && ln -s '%s' abs && ln -s ../../../../../..%s up && ln -s /proc toproc &&
       ln -s /nowhere dangling && ln -s loop loop && mkdir -p real && ln -s real rel && touch file]])

@@ -26,6 +26,10 @@ static const struct cli_command *const subcommands[] = {
     &cmd_image_verify, &cmd_image_rm,     &cmd_image_gc,     NULL,
 };
 
+/* Run by the engine, and not listed. */
+static const struct cli_command *const internal[] = {&cmd_image_upper_diff, &cmd_image_upper_commit,
+                                                     NULL};
+
 int image_fail(const struct err *err)
 {
   cli_print_err(err);
@@ -397,6 +401,8 @@ static int run_image(int argc, char **argv)
     return argc < 2 ? CLI_EXIT_USAGE : CLI_EXIT_OK;
   }
   for (const struct cli_command *const *c = subcommands; *c; c++)
+    if (strcmp((*c)->name + strlen("image "), argv[1]) == 0) return (*c)->run(argc - 1, argv + 1);
+  for (const struct cli_command *const *c = internal; *c; c++)
     if (strcmp((*c)->name + strlen("image "), argv[1]) == 0) return (*c)->run(argc - 1, argv + 1);
   struct err err = {0};
   err_arg(&err, "", "there is no command \"image %s\"", argv[1]);

@@ -111,6 +111,20 @@ struct probe_op {
   void *data;
 };
 
+/* What a box changed against its image: told, or made an image of. The box goes on running; it may
+ * end meanwhile. */
+struct changes_op {
+  struct engine_box *box;
+  const char *name; /* snapshot: of the new image; NULL = none */
+  /* diff: kind is one of "added", "modified", "deleted", type as in `ls -l`; in the order of paths,
+   * before on_done; valid during the call only. */
+  void (*on_change)(struct changes_op *op, const char *kind, char type, const char *path);
+  void (*on_done)(struct changes_op *op, const struct err *err);
+  void *data;
+  void *engine_data;  /* the engine's while in flight */
+  char ret_image[80]; /* snapshot: what create takes as image */
+};
+
 struct list_op {
   void (*on_box)(struct list_op *op, const char *sandbox_id, const char *owner_tag);
   void (*on_done)(struct list_op *op, const struct err *err);
@@ -133,6 +147,12 @@ struct engine_ops {
   void (*exec_flow)(struct engine *e, struct exec_op *op, bool paused);
   /* One at a time for each box. NULL: unsupported. */
   int (*probe)(struct engine *e, struct probe_op *op, struct err *err);
+  /* NULL: unsupported. An image without a name is kept until image_drop, and then for as long as
+   * boxes are made of it. */
+  int (*diff)(struct engine *e, struct changes_op *op, struct err *err);
+  int (*snapshot)(struct engine *e, struct changes_op *op, struct err *err);
+  void (*changes_cancel)(struct engine *e, struct changes_op *op); /* on_done follows soon */
+  void (*image_drop)(struct engine *e, const char *image);
   /* Ends every box, then calls done. With ENGINE_CAP_OUTLIVES_HOST the boxes that are left by then
    * are detached ones: they stay, and nothing of theirs is called back any more. */
   void (*close)(struct engine *e, void (*done)(void *data), void *data);

@@ -53,6 +53,9 @@ void grants_bounds(const struct grants *grants, struct grant_bounds *ret);
 int grants_admit_create(void *grants, const struct val *asked, struct create_args *args,
                         struct err *err);
 
+/* As owner_conf.admit_name. */
+int grants_admit_name(void *grants, const char *name, struct err *err);
+
 /* Whether a request to this host (a name or an address, as in the URL) may be made. DENIED. */
 int grants_admit_http(const struct grants *grants, const char *host, uint16_t port,
                       struct err *err);

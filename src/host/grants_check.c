@@ -86,11 +86,20 @@ static int check_image(const struct grants *g, const struct create_args *a, stru
 {
   char what[256];
   bool dir = strncmp(a->image, "dir:", 4) == 0;
-  if (g->image && strcmp(g->image, a->image) == 0) return 0;
+  if (a->image_made || (g->image && strcmp(g->image, a->image) == 0)) return 0;
   if (dir ? below_any(&g->dir_images, a->image + 4) : matches_any(&g->images, a->image)) return 0;
   snprintf(what, sizeof what, "image = \"%.200s\"", a->image);
   return dir ? denied(err, "image", "allow-dir-image", a->image + 4, what)
              : denied(err, "image", "allow-image", a->image, what);
+}
+
+int grants_admit_name(void *grants, const char *name, struct err *err)
+{
+  const struct grants *g = grants;
+  char what[256];
+  if (matches_any(&g->commits, name)) return 0;
+  snprintf(what, sizeof what, "keeping an image as \"%.200s\"", name);
+  return denied(err, "name", "allow-commit", name, what);
 }
 
 /* An item is covered by a grant of the same host and port, or of more. */

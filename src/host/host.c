@@ -342,6 +342,7 @@ static uint64_t owner_of_script(struct host *h, const struct host_script_conf *c
   if (conf->grants) {
     grants_bounds(conf->grants, &b);
     owner.admit = grants_admit_create;
+    owner.admit_name = grants_admit_name;
     owner.admit_data = (void *)(uintptr_t)conf->grants;
   }
   owner.max_sandboxes = b.max_sandboxes;

@@ -17,5 +17,6 @@ const struct image_part regolith_part = {
     .pull_cancel = image_pull_cancel,
     .verify = image_verify,
     .import = image_import,
+    .commit = image_commit,
     .export = image_export,
 };

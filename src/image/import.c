@@ -1,4 +1,4 @@
-/* Importing images from files.
+/* Importing images from files, and making them of what a sandbox changed.
  *
  *   oci:DIR[:TAG]         an OCI layout, as skopeo, umoci and buildah write
  *   docker-archive:FILE   what `docker save` and `podman save` write
@@ -7,7 +7,9 @@
  * Documents and layers are held against their digests as those from a registry are. A Docker
  * archive is unpacked into a stage first, because its members come in any order; whatever its links
  * say, nothing outside the stage is read. A folder is packed on a thread and unpacked here, through
- * a pipe: so that its layer has a digest, and is the same layer when it is imported again. */
+ * a pipe: so that its layer has a digest, and is the same layer when it is imported again. A commit
+ * does the same with the upper folder of an overlay, whose whiteouts go through the archive as
+ * those of any layer, and puts the layer above those of another image. */
 #include "image/import.h"
 
 #include <errno.h>
@@ -24,6 +26,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/val.h"
 #include "image/config.h"
@@ -40,7 +43,10 @@
 #define READ_BYTES   (256 * 1024)
 
 struct import {
-  const struct image_import_conf *conf;
+  struct image_store *store;
+  void (*on_layer)(void *data, const char *diff_id); /* may be NULL */
+  void *data;
+  const struct image_import_conf *conf; /* NULL: a commit */
   struct image_lease *lease;
   struct image_ref ref;
   bool named; /* ref is set */
@@ -76,7 +82,7 @@ static int unpack_into(struct import *im, struct image_stage *stage, int fd,
                              .source = &source,
                              .tree_fd = stage->tree_fd,
                              .list_fd = stage->list_fd,
-                             .user_xattrs = image_store_user_xattrs(im->conf->store),
+                             .user_xattrs = image_store_user_xattrs(im->store),
                              .chown = image_ids_many(),
                              .limits = {UNPACK_MAX_BYTES, UNPACK_MAX_ENTRIES}};
   int rc = image_unpack(&conf, ret, err);
@@ -88,7 +94,7 @@ static int unpack_into(struct import *im, struct image_stage *stage, int fd,
 static int add_layer(struct import *im, int fd, const char *blob, const char *diff_id,
                      struct unpack_result *ret, struct err *err)
 {
-  struct image_store *store = im->conf->store;
+  struct image_store *store = im->store;
   bool present = false;
   int rc = diff_id ? image_lease_layer(im->lease, diff_id, &present, err) : 0;
   if (rc < 0 || present) return rc;
@@ -105,7 +111,7 @@ static int add_layer(struct import *im, int fd, const char *blob, const char *di
     return rc;
   }
   rc = image_stage_commit(store, &stage, ret->diff_id, ret->bytes, ret->entries, err);
-  if (rc == 0 && im->conf->on_layer) im->conf->on_layer(im->conf->data, ret->diff_id);
+  if (rc == 0 && im->on_layer) im->on_layer(im->data, ret->diff_id);
   return rc;
 }
 
@@ -163,7 +169,7 @@ static int read_config(struct import *im, struct err *err)
 
 static int add_image(struct import *im, struct err *err)
 {
-  struct image_store *store = im->conf->store;
+  struct image_store *store = im->store;
   struct image_record r = {.layers_n = im->config.diff_ids.n};
   memcpy(r.digest, im->digest, sizeof r.digest);
   memcpy(r.config, im->config_digest, sizeof r.config);
@@ -369,7 +375,7 @@ static int import_archive(struct import *im, const char *file, struct err *err)
   cleanup_close int fd = open(file, O_RDONLY | O_CLOEXEC);
   if (fd < 0)
     return err_set(err, ERR_NOT_FOUND, errno, "cannot open %s: %s", file, strerror(errno));
-  int rc = image_stage_new(im->conf->store, &stage, err);
+  int rc = image_stage_new(im->store, &stage, err);
   if (rc < 0) return rc;
   rc = unpack_into(im, &stage, fd, &result, err);
   if (rc == 0) rc = read_inside(stage.tree_fd, "manifest.json", &text, err);
@@ -381,7 +387,7 @@ static int import_archive(struct import *im, const char *file, struct err *err)
   }
   val_free(&v);
   buf_free(&text);
-  image_stage_drop(im->conf->store, &stage);
+  image_stage_drop(im->store, &stage);
   return rc;
 }
 
@@ -401,12 +407,14 @@ static void *pack_on_thread(void *data)
   return NULL;
 }
 
-static int add_folder(struct import *im, int dir_fd, struct unpack_result *ret, struct err *err)
+static int add_folder(struct import *im, const struct pack_conf *conf, struct unpack_result *ret,
+                      struct err *err)
 {
   int ends[2];
   pthread_t thread;
   if (pipe2(ends, O_CLOEXEC) < 0) return err_set(err, ERR_CAPACITY, errno, "cannot make a pipe");
-  struct packing p = {.conf = {.tree_fd = dir_fd, .out_fd = ends[1]}};
+  struct packing p = {.conf = *conf};
+  p.conf.out_fd = ends[1];
   int rc = pthread_create(&thread, NULL, pack_on_thread, &p);
   if (rc != 0) {
     close(ends[0]);
@@ -447,12 +455,111 @@ static int import_rootfs(struct import *im, const char *path, struct err *err)
   cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || fstat(fd, &st) < 0)
     return err_set(err, ERR_NOT_FOUND, errno, "cannot open %s: %s", path, strerror(errno));
-  int rc = S_ISDIR(st.st_mode) ? add_folder(im, fd, &result, err)
+  int rc = S_ISDIR(st.st_mode) ? add_folder(im, &(struct pack_conf){.tree_fd = fd}, &result, err)
                                : add_layer(im, fd, NULL, NULL, &result, err);
   if (rc < 0) return rc;
   make_config(im, result.diff_id);
   rc = read_config(im, err);
   if (rc == 0) make_manifest(im, &result.archive_bytes);
+  return rc;
+}
+
+/* --- commit --- */
+
+static int lease_base(struct import *im, const struct image_record *base, struct err *err)
+{
+  int rc = 0;
+  for (size_t i = 0; rc == 0 && i < base->layers_n; i++) {
+    bool present;
+    rc = image_lease_layer(im->lease, base->layers[i], &present, err);
+    if (rc == 0 && !present)
+      rc = err_set(err, ERR_IMAGE_NOT_FOUND, ENOENT, "the image's layers are not in the store");
+  }
+  return rc;
+}
+
+/* The same list with one more item; of what is no list only that. */
+static struct val longer(const struct val *map, const char *key, struct val item)
+{
+  const struct val *old = map ? val_get(map, key) : NULL;
+  struct val list = old && old->type == VAL_LIST ? val_copy(old) : val_list();
+  val_push(&list, item);
+  return list;
+}
+
+static int commit_config(struct import *im, const struct image_commit_conf *conf,
+                         const char *diff_id, struct err *err)
+{
+  struct buf text = {0};
+  struct val v = {0};
+  int rc = image_store_get_blob(im->store, conf->base->config, &text, err);
+  if (rc == 0) rc = json_parse(&v, text.data, text.len, err);
+  buf_free(&text);
+  if (rc < 0) return rc;
+  char now[CLOCK_ISO_SIZE];
+  clock_format_iso(clock_wall_s(), now);
+  struct val rootfs = val_map(), step = val_map();
+  val_add(&rootfs, "type", val_str("layers"));
+  val_add(&rootfs, "diff_ids", longer(val_get(&v, "rootfs"), "diff_ids", val_str(diff_id)));
+  val_add(&step, "created", val_str(now));
+  val_add(&step, "created_by", val_str(conf->note ? conf->note : "regolith commit"));
+  struct val history = longer(&v, "history", step);
+  val_set(&v, "rootfs", rootfs);
+  val_set(&v, "history", history);
+  val_set(&v, "created", val_str(now));
+  json_print(&im->config_text, &v);
+  val_free(&v);
+  return read_config(im, err);
+}
+
+/* Docker's names of layers, in OCI's words. */
+static const char *layer_type(const char *type)
+{
+  if (strstr(type, "zstd")) return IMAGE_TYPE_OCI_LAYER "+zstd";
+  return strstr(type, "gzip") ? IMAGE_TYPE_OCI_LAYER "+gzip" : IMAGE_TYPE_OCI_LAYER;
+}
+
+/* The layers of the base as its manifest names them, and the new one as it is unpacked. */
+static int commit_manifest(struct import *im, const struct image_commit_conf *conf,
+                           const struct unpack_result *layer, struct err *err)
+{
+  struct buf text = {0};
+  struct image_manifest base;
+  int rc = image_store_get_blob(im->store, conf->base->digest, &text, err);
+  if (rc == 0) rc = image_manifest_parse(&base, text.data, text.len, NULL, err);
+  buf_free(&text);
+  if (rc < 0) return rc;
+  struct val m = val_map(), layers = val_list();
+  for (size_t i = 0; i < base.entries_n; i++)
+    val_push(&layers,
+             descriptor(layer_type(base.entries[i].media_type ? base.entries[i].media_type : ""),
+                        base.entries[i].digest, (uint64_t)base.entries[i].size));
+  val_push(&layers, descriptor(IMAGE_TYPE_OCI_LAYER, layer->diff_id, layer->archive_bytes));
+  val_add(&m, "schemaVersion", val_int(2));
+  val_add(&m, "mediaType", val_str(IMAGE_TYPE_OCI_MANIFEST));
+  val_add(&m, "config", descriptor(IMAGE_TYPE_OCI_CONFIG, im->config_digest, im->config_text.len));
+  val_add(&m, "layers", layers);
+  json_print(&im->manifest_text, &m);
+  image_digest_of(im->manifest_text.data, im->manifest_text.len, im->digest);
+  val_free(&m);
+  image_manifest_free(&base);
+  return 0;
+}
+
+static int commit_upper(struct import *im, const struct image_commit_conf *conf, struct err *err)
+{
+  struct unpack_result result = {0};
+  struct pack_ids ids = {conf->first, conf->rest};
+  struct pack_conf pack = {.tree_fd = conf->upper_fd,
+                           .overlay = true,
+                           .user_xattrs = image_store_user_xattrs(im->store),
+                           .live = true,
+                           .max_bytes = conf->max_bytes,
+                           .ids = &ids};
+  int rc = lease_base(im, conf->base, err);
+  if (rc == 0) rc = add_folder(im, &pack, &result, err);
+  if (rc == 0) rc = commit_config(im, conf, result.diff_id, err);
+  if (rc == 0) rc = commit_manifest(im, conf, &result, err);
   return rc;
 }
 
@@ -475,27 +582,45 @@ static int import_source(struct import *im, struct err *err)
                  source);
 }
 
+static int take_name(struct import *im, const char *name, struct err *err)
+{
+  int rc = name ? image_ref_parse(&im->ref, name, err) : 0;
+  im->named = rc == 0 && name;
+  if (im->named && im->ref.digest)
+    rc = err_arg(err, "name", "an image of ours gets a name and a tag, not a digest");
+  return rc;
+}
+
+static void import_done(struct import *im)
+{
+  image_lease_free(im->lease);
+  if (im->named) image_ref_free(&im->ref);
+  image_config_free(&im->config);
+  buf_free(&im->manifest_text);
+  buf_free(&im->config_text);
+}
+
 int image_import(const struct image_import_conf *conf, char *ret_digest, struct err *err)
 {
-  struct import im = {.conf = conf};
-  int rc = 0;
-  if (conf->name) {
-    rc = image_ref_parse(&im.ref, conf->name, err);
-    if (rc < 0) return rc;
-    im.named = true;
-    if (im.ref.digest) {
-      image_ref_free(&im.ref);
-      return err_arg(err, "name", "an imported image gets a name and a tag, not a digest");
-    }
-  }
-  rc = image_lease_new(conf->store, &im.lease, err);
+  struct import im = {
+      .store = conf->store, .on_layer = conf->on_layer, .data = conf->data, .conf = conf};
+  int rc = take_name(&im, conf->name, err);
+  if (rc == 0) rc = image_lease_new(conf->store, &im.lease, err);
   if (rc == 0) rc = import_source(&im, err);
   if (rc == 0) rc = add_image(&im, err);
   if (rc == 0) snprintf(ret_digest, IMAGE_DIGEST_SIZE, "%s", im.digest);
-  image_lease_free(im.lease);
-  if (im.named) image_ref_free(&im.ref);
-  image_config_free(&im.config);
-  buf_free(&im.manifest_text);
-  buf_free(&im.config_text);
+  import_done(&im);
+  return rc;
+}
+
+int image_commit(const struct image_commit_conf *conf, char *ret_digest, struct err *err)
+{
+  struct import im = {.store = conf->store};
+  int rc = take_name(&im, conf->name, err);
+  if (rc == 0) rc = image_lease_new(conf->store, &im.lease, err);
+  if (rc == 0) rc = commit_upper(&im, conf, err);
+  if (rc == 0) rc = add_image(&im, err);
+  if (rc == 0) snprintf(ret_digest, IMAGE_DIGEST_SIZE, "%s", im.digest);
+  import_done(&im);
   return rc;
 }

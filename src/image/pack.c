@@ -27,6 +27,7 @@
 #include "image/digest.h"
 
 #define READ_BYTES (256 * 1024)
+#define DEPTH_MAX  256 /* as in tree.c: no layer could hold more */
 
 struct pack {
   const struct pack_conf *conf;
@@ -36,6 +37,8 @@ struct pack {
   void *inodes;                      /* tsearch tree of struct seen, owned */
   char *chunk;                       /* READ_BYTES, owned */
   int write_errno;                   /* why a callback failed */
+  unsigned depth;                    /* of the folder at hand */
+  uint64_t bytes;                    /* of the files so far */
 };
 
 /* A file with more than one name, and the first of them. */
@@ -97,16 +100,56 @@ static void free_seen(void *item)
 }
 
 /* The first name of the same file, or NULL: this is the first. */
-static const char *first_name(struct pack *p, const struct stat *st, const char *path)
+static const char *first_name(struct pack *p, const struct stat *st)
 {
   if (st->st_nlink < 2 || S_ISDIR(st->st_mode)) return NULL;
+  struct seen key = {st->st_dev, st->st_ino, NULL};
+  struct seen **found = tfind(&key, &p->inodes, by_inode);
+  return found ? (*found)->path : NULL;
+}
+
+static void remember(struct pack *p, const struct stat *st, const char *path)
+{
+  if (st->st_nlink < 2 || S_ISDIR(st->st_mode)) return;
   struct seen *s = xcalloc(1, sizeof *s);
   *s = (struct seen){st->st_dev, st->st_ino, xstrdup(path)};
-  struct seen **slot = tsearch(s, &p->inodes, by_inode);
-  if (!slot) abort();
-  if (*slot == s) return NULL;
-  free_seen(s);
-  return (*slot)->path;
+  if (!tsearch(s, &p->inodes, by_inode)) abort();
+}
+
+/* --- owners and attributes that carry them --- */
+
+static uint32_t map_id(const struct pack_ids *ids, uint32_t id)
+{
+  if (!ids) return id;
+  if (id == ids->first) return 0;
+  return id >= ids->rest ? id - ids->rest + 1 : 65534;
+}
+
+/* struct posix_acl_xattr: a version, then entries of tag, permissions, id. */
+static void map_acl(const struct pack_ids *ids, char *value, size_t len)
+{
+  for (size_t at = 4; ids && at + 8 <= len; at += 8) {
+    uint16_t tag;
+    uint32_t id;
+    memcpy(&tag, value + at, sizeof tag);
+    memcpy(&id, value + at + 4, sizeof id);
+    if (tag != 0x02 && tag != 0x08) continue; /* a named user, a named group */
+    id = map_id(ids, id);
+    memcpy(value + at + 4, &id, sizeof id);
+  }
+}
+
+/* File capabilities given in a user namespace name its root; those of an image do not. */
+static size_t map_capability(const struct pack_ids *ids, char *value, size_t len)
+{
+  enum { VERSION_2 = 0x02000000, VERSION_3 = 0x03000000, VERSION_MASK = 0xff000000u, SIZE_2 = 20 };
+  uint32_t magic;
+  if (!ids || len <= SIZE_2) return len;
+  memcpy(&magic, value, sizeof magic);
+  if ((magic & VERSION_MASK) != VERSION_3) return len;
+  magic = (magic & ~VERSION_MASK) | VERSION_2;
+  memcpy(value, &magic, sizeof magic);
+  return SIZE_2;
 }
 
 static void add_xattrs(const struct pack *p, int fd, struct archive_entry *ae, bool *ret_opaque)
@@ -121,9 +164,11 @@ static void add_xattrs(const struct pack *p, int fd, struct archive_entry *ae, b
     const char *opaque = p->conf->user_xattrs ? "user.overlay.opaque" : "trusted.overlay.opaque";
     if (p->conf->overlay && strcmp(name, opaque) == 0) *ret_opaque = true;
     bool user = strncmp(name, "user.", 5) == 0 && strncmp(name, "user.overlay.", 13) != 0;
-    if (user || strcmp(name, "security.capability") == 0 ||
-        strncmp(name, "system.posix_acl_", 17) == 0)
-      archive_entry_xattr_add_entry(ae, name, value, (size_t)len);
+    bool capability = strcmp(name, "security.capability") == 0;
+    bool acl = strncmp(name, "system.posix_acl_", 17) == 0;
+    if (capability) len = (ssize_t)map_capability(p->conf->ids, value, (size_t)len);
+    if (acl) map_acl(p->conf->ids, value, (size_t)len);
+    if (user || capability || acl) archive_entry_xattr_add_entry(ae, name, value, (size_t)len);
   }
 }
 
@@ -139,6 +184,10 @@ static int write_content(struct pack *p, int fd, const char *path, uint64_t size
     ssize_t n = read(fd, p->chunk, want);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(err, path, errno);
+    if (n == 0 && p->conf->live) {
+      n = (ssize_t)want;
+      memset(p->chunk, 0, want);
+    }
     if (n == 0) return err_set(err, ERR_CONFLICT, 0, "/%s shrank while it was packed", path);
     if (archive_write_data(p->inner, p->chunk, (size_t)n) < 0)
       return fail_archive(p, p->inner, err);
@@ -164,16 +213,40 @@ static int write_mark(struct pack *p, const char *folder, const char *prefix, co
   return rc;
 }
 
+enum { LEFT_OUT = 1 };
+
+/* Is it somebody else's doing that the entry is not what it was a moment ago? */
+static bool gone(const struct pack *p)
+{
+  return p->conf->live &&
+         (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == EINVAL);
+}
+
+static int count_bytes(struct pack *p, const char *path, uint64_t size, struct err *err)
+{
+  p->bytes += size;
+  if (p->conf->max_bytes == 0 || (size <= p->conf->max_bytes && p->bytes <= p->conf->max_bytes))
+    return 0;
+  return err_set(err, ERR_PAYLOAD_TOO_LARGE, EFBIG,
+                 "the files are larger than %llu MiB in all, holes counted: at /%.100s",
+                 (unsigned long long)(p->conf->max_bytes >> 20), path);
+}
+
 static int write_file(struct pack *p, struct archive_entry *ae, int dir_fd, const char *name,
-                      const char *path, const struct stat *st, struct err *err)
+                      const char *path, struct err *err)
 {
   cleanup_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  struct stat now;
   bool opaque;
-  if (fd < 0) return failed(err, path, errno);
+  if (fd < 0) return gone(p) ? LEFT_OUT : failed(err, path, errno);
+  if (fstat(fd, &now) < 0) return failed(err, path, errno);
+  if (!S_ISREG(now.st_mode)) /* replaced since it was looked at */
+    return p->conf->live ? LEFT_OUT : failed(err, path, EBUSY);
   add_xattrs(p, fd, ae, &opaque);
-  archive_entry_set_size(ae, st->st_size);
-  int rc = write_header(p, ae, err);
-  return rc < 0 ? rc : write_content(p, fd, path, (uint64_t)st->st_size, err);
+  archive_entry_set_size(ae, now.st_size);
+  int rc = count_bytes(p, path, (uint64_t)now.st_size, err);
+  if (rc == 0) rc = write_header(p, ae, err);
+  return rc < 0 ? rc : write_content(p, fd, path, (uint64_t)now.st_size, err);
 }
 
 static int write_link(struct pack *p, struct archive_entry *ae, int dir_fd, const char *name,
@@ -181,7 +254,7 @@ static int write_link(struct pack *p, struct archive_entry *ae, int dir_fd, cons
 {
   char target[PATH_MAX];
   ssize_t n = readlinkat(dir_fd, name, target, sizeof target - 1);
-  if (n < 0) return failed(err, path, errno);
+  if (n < 0) return gone(p) ? LEFT_OUT : failed(err, path, errno);
   target[n] = '\0';
   archive_entry_set_symlink(ae, target);
   return write_header(p, ae, err);
@@ -194,34 +267,43 @@ static int write_folder(struct pack *p, struct archive_entry *ae, int dir_fd, co
 {
   cleanup_close int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   bool opaque;
-  if (fd < 0) return failed(err, path, errno);
+  if (fd < 0) return gone(p) ? LEFT_OUT : failed(err, path, errno);
+  if (p->depth == DEPTH_MAX)
+    return err_set(err, ERR_UNSUPPORTED, ENAMETOOLONG,
+                   "cannot pack folders nested deeper than %d: /%.100s…", DEPTH_MAX, path);
   add_xattrs(p, fd, ae, &opaque);
   int rc = write_header(p, ae, err);
   if (rc == 0 && opaque) rc = write_mark(p, path, ".wh..wh..opq", "", err);
-  return rc < 0 ? rc : walk(p, fd, path, err);
+  p->depth++;
+  if (rc == 0) rc = walk(p, fd, path, err);
+  p->depth--;
+  return rc;
 }
 
 static int write_entry(struct pack *p, int dir_fd, const char *name, const char *folder,
                        const char *path, struct err *err)
 {
   struct stat st;
-  if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) return failed(err, path, errno);
+  if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    return gone(p) ? LEFT_OUT : failed(err, path, errno);
   if (S_ISCHR(st.st_mode) && st.st_rdev == 0 && p->conf->overlay)
     return write_mark(p, folder, ".wh.", name, err);
   struct archive_entry *ae = archive_entry_new();
   archive_entry_set_pathname(ae, *path ? path : "./");
+  st.st_uid = map_id(p->conf->ids, st.st_uid);
+  st.st_gid = map_id(p->conf->ids, st.st_gid);
   archive_entry_copy_stat(ae, &st);
   archive_entry_unset_size(ae);
   archive_entry_set_size(ae, 0);
   archive_entry_unset_atime(ae);
   archive_entry_unset_ctime(ae);
-  const char *first = first_name(p, &st, path);
+  const char *first = first_name(p, &st);
   int rc = 0;
   if (first) {
     archive_entry_set_hardlink(ae, first);
     rc = write_header(p, ae, err);
   } else if (S_ISREG(st.st_mode)) {
-    rc = write_file(p, ae, dir_fd, name, path, &st, err);
+    rc = write_file(p, ae, dir_fd, name, path, err);
   } else if (S_ISLNK(st.st_mode)) {
     rc = write_link(p, ae, dir_fd, name, path, err);
   } else if (S_ISDIR(st.st_mode)) {
@@ -230,7 +312,8 @@ static int write_entry(struct pack *p, int dir_fd, const char *name, const char 
     rc = write_header(p, ae, err);
   }
   archive_entry_free(ae);
-  return rc;
+  if (rc == 0 && !first) remember(p, &st, path);
+  return rc == LEFT_OUT ? 0 : rc;
 }
 
 static int no_dots(const struct dirent *e)
@@ -247,7 +330,7 @@ static int walk(struct pack *p, int fd, const char *path, struct err *err)
 {
   struct dirent **names;
   int n = scandirat(fd, ".", &names, no_dots, by_name), rc = 0;
-  if (n < 0) return failed(err, path, errno);
+  if (n < 0) return gone(p) ? 0 : failed(err, path, errno);
   for (int i = 0; i < n; i++) {
     struct buf below = {0};
     buf_printf(&below, "%s%s%s", path, *path ? "/" : "", names[i]->d_name);

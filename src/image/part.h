@@ -39,7 +39,7 @@ struct image_pull_conf {
 
 struct image_record;
 
-/* The three below block. */
+/* All below block. */
 struct image_verify_conf {
   struct image_store *store;
   const struct image_record *record;
@@ -57,6 +57,17 @@ struct image_import_conf {
   void *data;
 };
 
+/* A new image: the layers of base and, above them, what the upper folder of an overlay holds. */
+struct image_commit_conf {
+  struct image_store *store;
+  const struct image_record *base;
+  int upper_fd;         /* others may go on writing to it */
+  uint32_t first, rest; /* owners in it: first is root, rest and what follows are 1 and up */
+  uint64_t max_bytes;   /* of all its files, holes counted; 0 = any */
+  const char *name;     /* NULL: none */
+  const char *note;     /* for the history of the image */
+};
+
 /* target: oci:DIR, made or added to. */
 struct image_export_conf {
   struct image_store *store;
@@ -71,6 +82,7 @@ struct image_part {
   int (*verify)(const struct image_verify_conf *conf, struct err *err);
   /* ret_digest: IMAGE_DIGEST_SIZE bytes */
   int (*import)(const struct image_import_conf *conf, char *ret_digest, struct err *err);
+  int (*commit)(const struct image_commit_conf *conf, char *ret_digest, struct err *err);
   int (*export)(const struct image_export_conf *conf, char *ret_digest, struct err *err);
 };
 

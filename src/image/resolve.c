@@ -75,6 +75,16 @@ void image_use_unref(struct image_use *use)
   use->resolver->idle = use;
 }
 
+void image_use_drop(struct image_use *use)
+{
+  if (use && --use->refs == 0) drop_use(use);
+}
+
+bool image_use_shared(const struct image_use *use)
+{
+  return use->refs > 1;
+}
+
 static void on_closed(struct defer *d)
 {
   struct image_resolver *r = d->data;
@@ -165,6 +175,14 @@ static int take_image(struct image_resolver *r, const char *name, struct image_u
   return 0;
 }
 
+struct image_use *image_resolver_take(struct image_resolver *r, const char *name, struct err *err)
+{
+  struct image_use *use = NULL;
+  int rc = open_store(r, err);
+  if (rc == 0) take_image(r, name, &use, err);
+  return use;
+}
+
 static void on_answer(struct defer *d)
 {
   struct image_resolve *req = d->data;
@@ -253,9 +271,8 @@ static void on_output(uv_poll_t *poll, int status, int events)
     on_child_end(p);
 }
 
-/* The program that pulls: "regolith" beside this one (which may be another, a test's), or this one.
- */
-static void find_program(char out[PATH_MAX])
+/* Beside this one, which may be another, a test's. */
+void image_find_program(char *out)
 {
   ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - sizeof "regolith");
   out[n > 0 ? n : 0] = '\0';
@@ -267,7 +284,7 @@ static void find_program(char out[PATH_MAX])
 static int spawn(struct image_pulling *p, struct err *err)
 {
   char program[PATH_MAX];
-  find_program(program);
+  image_find_program(program);
   int out[2];
   if (pipe2(out, O_CLOEXEC) < 0) return err_set(err, ERR_CAPACITY, errno, "cannot make a pipe");
   char words[][12] = {"regolith", "image", "pull", "--json", "--quiet", "--"};
@@ -338,14 +355,14 @@ int image_resolve_start(struct image_resolver *r, struct image_resolve *req, con
   struct image_use *use = NULL;
   int rc = open_store(r, err);
   if (rc < 0) return rc;
-  rc = r->settings.policy == IMAGE_PULL_ALWAYS ? -ENOENT : take_image(r, name, &use, err);
+  const char *hex; /* what a digest names never changes */
+  bool always = r->settings.policy == IMAGE_PULL_ALWAYS && !image_digest_prefix(name, &hex);
+  rc = always ? -ENOENT : take_image(r, name, &use, err);
   if (rc == 0) {
     answer(req, use, NULL);
     return 0;
   }
-  bool absent =
-      r->settings.policy == IMAGE_PULL_ALWAYS || (err && err->kind == ERR_IMAGE_NOT_FOUND);
-  if (!absent) return rc;
+  if (!always && !(err && err->kind == ERR_IMAGE_NOT_FOUND)) return rc;
   struct image_ref ref; /* a digest alone says no registry */
   rc = image_ref_parse(&ref, name, err);
   if (rc < 0) return rc;

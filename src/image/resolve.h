@@ -52,6 +52,16 @@ void image_resolver_close(struct image_resolver *r, void (*done)(void *data), vo
 /* Where the layers lie: "layers" in the store. Valid once a request succeeded. */
 const char *image_resolver_layers(const struct image_resolver *r);
 
+/* An image that is in the store already, at once. NULL: it is not. */
+struct image_use *image_resolver_take(struct image_resolver *r, const char *name, struct err *err);
+/* Like unref, but the lease goes with the last one. */
+void image_use_drop(struct image_use *use);
+bool image_use_shared(const struct image_use *use); /* others use it too */
+
+/* The program for work on images: "regolith" beside this one, or this one. out has PATH_MAX bytes.
+ */
+void image_find_program(char *out);
+
 int image_resolve_start(struct image_resolver *r, struct image_resolve *req, const char *name,
                         struct err *err);
 /* on_done follows with CANCELLED. A pull that nobody waits for any more is ended. */

@@ -134,6 +134,7 @@ static int create_start(struct op *op, void *ctx, struct err *err)
   int rc = create_args_parse(&op->args, &sup->defaults, &args, err);
   if (rc < 0) return rc;
   const struct engine_entry *e = engine_entry_find(sup, args.engine, "engine", err);
+  args.image_made = made_has(o, args.image);
   rc = e ? refuse_closing(sup, err) : -EINVAL;
   if (rc == 0) rc = check_image(sup, o, &args, err);
   if (rc == 0 && o->admit) rc = o->admit(o->admit_data, &op->args, &args, err);
@@ -290,6 +291,79 @@ static int status_start(struct op *op, void *ctx, struct err *err)
     val_add(&op->result, "entrypoint", sandbox_entry_view(sb));
   op_finish(op, NULL);
   return 0;
+}
+
+/* ---- what it changed ---- */
+
+static void changes_cancel_op(struct op *op, void *ctx)
+{
+  (void)ctx;
+  changes_op_cancel(op);
+}
+
+static int diff_start(struct op *op, void *ctx, struct err *err)
+{
+  struct err own = {0};
+  if (!err) err = &own;
+  struct sandbox *sb = find_target(op, ctx, err);
+  if (!sb) return err_errno(err);
+  int rc = check_alive(sb, err);
+  if (rc == 0 && !sb->engine->engine->ops->diff)
+    rc = lacks(sb->engine, "", "sandbox.diff: telling what a sandbox changed", err);
+  return rc < 0 ? rc : changes_diff_start(sb, op, err);
+}
+
+static int check_new_name(const struct owner *o, const struct snapshot_args *a, const char *what,
+                          struct err *err)
+{
+  if (!a->name && strcmp(what, "sandbox.commit") == 0)
+    return err_arg(err, "name", "name is missing: what the image is to be called");
+  return a->name && o->admit_name ? o->admit_name(o->admit_data, a->name, err) : 0;
+}
+
+static int snapshot_start(struct op *op, void *ctx, struct err *err)
+{
+  struct snapshot_args a;
+  int rc = snapshot_args_parse(op->name, &op->args, &a, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
+  rc = sb ? check_alive(sb, err) : -ENOENT;
+  if (rc == 0 && !sb->engine->engine->ops->snapshot)
+    rc = lacks(sb->engine, "", "sandbox.snapshot and commit: images of sandboxes", err);
+  if (rc == 0) rc = check_new_name(sb->owner, &a, op->name, err);
+  if (rc == 0) rc = changes_snapshot_start(sb, op, a.name, err);
+  snapshot_args_free(&a);
+  return rc;
+}
+
+static int fork_start(struct op *op, void *ctx, struct err *err)
+{
+  struct fork_args a;
+  int rc = fork_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
+  rc = sb ? changes_fork_start(sb, op, a.image, err) : -ENOENT;
+  fork_args_free(&a);
+  return rc;
+}
+
+static void fork_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  changes_fork_cancel(op);
+}
+
+static int forget_start(struct op *op, void *ctx, struct err *err)
+{
+  struct fork_args a;
+  struct owner *o = owner_find(ctx, op->owner);
+  if (!o) return not_owner(err);
+  int rc = forget_args_parse(&op->args, &a, err);
+  if (rc < 0) return rc;
+  rc = changes_forget(o, a.image, err);
+  fork_args_free(&a);
+  if (rc == 0) op_finish(op, NULL);
+  return rc;
 }
 
 static int wait_ready_start(struct op *op, void *ctx, struct err *err)
@@ -531,6 +605,11 @@ static const struct op_handler handlers[] = {
     {.name = "sandbox.extend", .start = extend_start},
     {.name = "sandbox.wait_ready", .start = wait_ready_start, .cancel = wait_ready_cancel},
     {.name = "sandbox.detach", .start = detach_start},
+    {.name = "sandbox.diff", .start = diff_start, .cancel = changes_cancel_op},
+    {.name = "sandbox.snapshot", .start = snapshot_start, .cancel = changes_cancel_op},
+    {.name = "sandbox.commit", .start = snapshot_start, .cancel = changes_cancel_op},
+    {.name = "sandbox.fork", .start = fork_start, .cancel = fork_cancel},
+    {.name = "sandbox.forget", .start = forget_start},
     {.name = "sandbox.price", .start = price_start},
     {.name = "sandbox.engines", .start = engines_start},
     {.name = "sandbox.gpus", .start = gpus_start},

@@ -104,6 +104,7 @@ static void owner_free(struct owner *o)
 {
   loop_defer_cancel(o->sup->loop, &o->ended_defer);
   index_remove(&o->sup->owners, &o->by_id);
+  made_free(o);
   budgets_done(&o->budgets);
   free(o->name);
   free(o);
@@ -136,7 +137,9 @@ static struct owner *owner_new(struct supervisor *sup, uint64_t id, const struct
                       .allow_dir_images = conf->allow_dir_images,
                       .max_life_s = conf->max_life_s,
                       .admit = conf->admit,
+                      .admit_name = conf->admit_name,
                       .admit_data = conf->admit_data};
+  list_init(&o->made);
   if (conf->cost_capped)
     budgets_add(&o->budgets,
                 (int64_t[BUDGET_KINDS]){conf->max_microusd, BUDGET_UNBOUND, BUDGET_UNBOUND}, true,

@@ -15,8 +15,8 @@ struct ops;
 struct supervisor;
 
 /* Owns every sandbox of the process: life-cycle, deadlines, ownership, cleanup. Registers the ops
- * sandbox.create exec status terminate list get extend detach price engines gpus, and budget.set.
- */
+ * sandbox.create exec status terminate list get extend wait_ready detach diff snapshot commit fork
+ * forget price engines gpus, and budget.set. */
 struct supervisor_conf {
   struct loop *loop;
   struct ops *ops;
@@ -44,7 +44,9 @@ struct owner_conf {
   /* Whether the owner may create this; it may lower what `asked` leaves open. Called once per
    * create, before anything starts. NULL: it may. */
   int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
-  void *admit_data; /* must outlive the owner */
+  /* Whether the owner may give an image of a sandbox this name. NULL: it may. */
+  int (*admit_name)(void *data, const char *name, struct err *err);
+  void *admit_data; /* of both; must outlive the owner */
 };
 uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *conf);
 

@@ -5,7 +5,7 @@
  *
  *   handlers.c  ops in, answers out          supervisor.c  owners, engines, events, shutdown
  *   sandbox.c   life-cycle of one sandbox    exec.c        one command
- *   ready.c     is it ready?
+ *   ready.c     is it ready?                 changes.c     diff, snapshot, commit, fork
  *
  * A record in memory of which an engine may still hold a pointer is never freed from inside that
  * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
@@ -27,8 +27,10 @@ struct op;
 #define SANDBOX_KILL_WAIT_MS 100 /* doubled with each try */
 #define SANDBOX_RETAIN_MAX   10000
 #define SANDBOX_DAY_S        86400u
-#define SANDBOX_EXECS_MAX    4096 /* at once in one sandbox */
-#define SANDBOX_ENTRY_KEPT   8192 /* bytes of what an entrypoint prints, each stream */
+#define SANDBOX_EXECS_MAX    4096        /* at once in one sandbox */
+#define SANDBOX_CHANGES_MAX  (32u << 20) /* bytes of paths in the answer to a diff */
+#define SANDBOX_IMAGES_KEPT  16          /* without a name, at once, of one owner */
+#define SANDBOX_ENTRY_KEPT   8192        /* bytes of what an entrypoint prints, each stream */
 
 /* Why a sandbox ended; the first to ask decides. */
 enum sandbox_end {
@@ -68,7 +70,10 @@ struct owner {
   bool allow_dir_images;
   uint32_t max_life_s; /* 0 = none */
   int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
+  int (*admit_name)(void *data, const char *name, struct err *err);
   void *admit_data;
+  struct list made; /* struct made.node, owned: images of its sandboxes */
+  size_t kept_n;    /* those without a name, and those being made */
   struct budgets budgets;
   struct list live;  /* sandbox.by_owner, not ended */
   struct list ended; /* sandbox.by_owner, retained */
@@ -224,6 +229,16 @@ void ready_start(struct sandbox *sb);
 void ready_stop(struct sandbox *sb); /* it ends: nobody waits any more */
 int ready_wait(struct sandbox *sb, struct op *op, uint64_t timeout_ms, struct err *err);
 void ready_wait_cancel(struct op *op);
+
+/* changes.c */
+bool made_has(const struct owner *o, const char *image);
+void made_free(struct owner *o);
+int changes_diff_start(struct sandbox *sb, struct op *op, struct err *err);
+int changes_snapshot_start(struct sandbox *sb, struct op *op, const char *name, struct err *err);
+void changes_op_cancel(struct op *op);
+int changes_forget(struct owner *o, const char *image, struct err *err);
+int changes_fork_start(struct sandbox *sb, struct op *op, const char *image, struct err *err);
+void changes_fork_cancel(struct op *op);
 
 /* exec.c */
 int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args,

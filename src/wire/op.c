@@ -662,6 +662,15 @@ struct val create_args_config(const struct create_args *a)
   return schema_print(&create_schema, a);
 }
 
+struct val create_args_again(const struct create_args *a)
+{
+  struct val v = create_args_config(a);
+  val_set(&v, "env", strv_to_map(&a->env));
+  val_set(&v, "tags", strv_to_map(&a->tags));
+  val_set(&v, "app_id", val_str(a->app_id));
+  return v;
+}
+
 /* ---- sandbox.exec ---- */
 
 static const char *const overflow_names[] = {"truncate", "kill", NULL};
@@ -873,6 +882,71 @@ int wait_args_parse(const struct val *args, struct wait_args *ret, struct err *e
 void wait_args_free(struct wait_args *a)
 {
   schema_free(&wait_schema, a);
+}
+
+#define IMAGE_MUST "the name of an image (\"mine/tools:1\")"
+
+static const struct field snapshot_fields[] = {
+    {.name = "sandbox_id",
+     .type = &field_text,
+     .offset = offsetof(struct snapshot_args, sandbox_id),
+     .flags = FIELD_REQUIRED,
+     .max = 4096,
+     .must = ID_MUST},
+    {.name = "name",
+     .type = &field_text,
+     .offset = offsetof(struct snapshot_args, name),
+     .max = 255,
+     .ok = is_word,
+     .must = IMAGE_MUST},
+};
+
+int snapshot_args_parse(const char *op, const struct val *args, struct snapshot_args *ret,
+                        struct err *err)
+{
+  const struct schema s = {.name = op, SCHEMA_FIELDS(snapshot_fields)};
+  *ret = (struct snapshot_args){0};
+  return schema_parse(&s, "", args, ret, err);
+}
+
+void snapshot_args_free(struct snapshot_args *a)
+{
+  schema_free(&(struct schema){.name = "", SCHEMA_FIELDS(snapshot_fields)}, a);
+}
+
+static const struct field fork_fields[] = {
+    {.name = "image",
+     .type = &field_text,
+     .offset = offsetof(struct fork_args, image),
+     .flags = FIELD_REQUIRED,
+     .max = 255,
+     .ok = is_word,
+     .must = IMAGE_MUST},
+    {.name = "sandbox_id",
+     .type = &field_text,
+     .offset = offsetof(struct fork_args, sandbox_id),
+     .flags = FIELD_REQUIRED,
+     .max = 4096,
+     .must = ID_MUST},
+};
+static const struct schema fork_schema = {.name = "sandbox.fork", SCHEMA_FIELDS(fork_fields)};
+
+int fork_args_parse(const struct val *args, struct fork_args *ret, struct err *err)
+{
+  *ret = (struct fork_args){0};
+  return schema_parse(&fork_schema, "", args, ret, err);
+}
+
+int forget_args_parse(const struct val *args, struct fork_args *ret, struct err *err)
+{
+  const struct schema s = {.name = "sandbox.forget", .fields = fork_fields, .n = 1};
+  *ret = (struct fork_args){0};
+  return schema_parse(&s, "", args, ret, err);
+}
+
+void fork_args_free(struct fork_args *a)
+{
+  schema_free(&fork_schema, a);
 }
 
 static const struct field price_fields[] = {

@@ -55,6 +55,7 @@ struct create_args {
   size_t volumes_n;
   struct strv tags;    /* KEY=VALUE */
   char *app_id, *name; /* app_id never NULL after defaults; name NULL = none */
+  bool image_made; /* not from whoever asks: the image was made of a sandbox of the same owner */
 };
 
 /* What stands in where the caller says nothing. */
@@ -70,6 +71,9 @@ void create_args_free(struct create_args *a);
 /* What `config` shows: engine image gpu cpu memory disk pids timeout idle_timeout … with defaults
  * filled in, without env (it may carry secrets), tags, app_id and name. */
 struct val create_args_config(const struct create_args *a);
+
+/* All of it but the name, as somebody would ask for the same once more. */
+struct val create_args_again(const struct create_args *a);
 
 /* { KEY = "VALUE" } of a strv map. */
 struct val strv_to_map(const struct strv *map);
@@ -131,6 +135,24 @@ struct wait_args {
 
 int wait_args_parse(const struct val *args, struct wait_args *ret, struct err *err);
 void wait_args_free(struct wait_args *a);
+
+/* sandbox.snapshot, commit: { sandbox_id, name }; fork: { sandbox_id, image }; forget: { image } */
+struct snapshot_args {
+  char *sandbox_id;
+  char *name; /* NULL = none; of a commit never */
+};
+
+int snapshot_args_parse(const char *op, const struct val *args, struct snapshot_args *ret,
+                        struct err *err);
+void snapshot_args_free(struct snapshot_args *a);
+
+struct fork_args {
+  char *sandbox_id, *image;
+};
+
+int fork_args_parse(const struct val *args, struct fork_args *ret, struct err *err);
+int forget_args_parse(const struct val *args, struct fork_args *ret, struct err *err);
+void fork_args_free(struct fork_args *a);
 
 /* sandbox.price: { engine, gpu, timeout } */
 struct price_args {

@@ -86,6 +86,13 @@ static void close_images(void *data)
   image_resolver_close(e->images, finish_close, e);
 }
 
+/* The last step: no box, no warden, no job. */
+static void close_watcher(struct local *e)
+{
+  if (list_empty(&e->boxes) && list_empty(&e->jobs) && e->warden.fd < 0)
+    watcher_close(e->watcher, close_images, e);
+}
+
 static void on_warden_gone(struct local *e)
 {
   watch_stop(e->watcher, &e->warden_watch);
@@ -97,7 +104,7 @@ static void on_warden_gone(struct local *e)
     err_set(&e->warden_err, ERR_ENGINE_UNAVAILABLE, 0, "the warden ended unexpectedly");
   LIST_FOREACH_SAFE (it, &e->boxes) box_on_warden_gone(list_entry(it, struct engine_box, node));
   if (e->closing) {
-    if (list_empty(&e->boxes)) watcher_close(e->watcher, close_images, e);
+    close_watcher(e);
   } else if (e->greeted) {
     start_warden(e, NULL); /* it sweeps what is left; a failure shows at the next create */
   }
@@ -135,7 +142,7 @@ static void on_warden(struct watch *watch, uint32_t events)
   if (from_warden.type == PROTO_HELLO)
     on_hello(e, &from_warden.hello);
   else
-    box_on_warden_message(e, &from_warden.box, &from_warden, fds_n ? fds[0] : -1);
+    box_on_warden_message(e, &from_warden.box, &from_warden, fds, fds_n);
 }
 
 /* --- the vtable ------------------------------------------------------------------------------- */
@@ -168,6 +175,8 @@ static int local_open(struct engine **ret, const struct engine_conf *conf, struc
   e->chunk = xmalloc(LOCAL_CHUNK);
   e->images = image_resolver_new(e->loop);
   list_init(&e->boxes);
+  list_init(&e->jobs);
+  list_init(&e->kept);
   outq_init(&e->warden_out);
   struct helper warden = preforked;
   preforked.fd = -1;
@@ -217,6 +226,29 @@ static int local_probe(struct engine *engine, struct probe_op *op, struct err *e
   return box_probe(op->box, op, err);
 }
 
+static int local_diff(struct engine *engine, struct changes_op *op, struct err *err)
+{
+  (void)engine;
+  return changes_diff(op->box, op, err);
+}
+
+static int local_snapshot(struct engine *engine, struct changes_op *op, struct err *err)
+{
+  (void)engine;
+  return changes_snapshot(op->box, op, err);
+}
+
+static void local_changes_cancel(struct engine *engine, struct changes_op *op)
+{
+  (void)engine;
+  changes_cancel(op);
+}
+
+static void local_image_drop(struct engine *engine, const char *image)
+{
+  kept_drop((struct local *)engine, image);
+}
+
 struct list_req {
   struct defer defer;
   struct local *engine;
@@ -251,8 +283,10 @@ void local_box_gone(struct local *e)
 {
   if (!e->closing || !list_empty(&e->boxes)) return;
   struct proto_box quit = {.type = PROTO_QUIT};
+  jobs_close(e); /* images of ours that no box needs any more are removed by then */
+  if (!list_empty(&e->jobs)) return;
   if (e->warden.fd < 0)
-    watcher_close(e->watcher, close_images, e);
+    close_watcher(e);
   else
     local_tell_warden(e, &quit, sizeof quit, -1, NULL); /* the rest follows its end-of-file */
 }
@@ -272,7 +306,7 @@ static void local_close(struct engine *engine, void (*done)(void *data), void *d
 
 const struct engine_ops local_engine_ops = {
     .name = "local",
-    .caps = ENGINE_CAP_VOLUMES,
+    .caps = ENGINE_CAP_VOLUMES | ENGINE_CAP_SNAPSHOT,
     .open = local_open,
     .create = local_create,
     .exec = local_exec,
@@ -281,5 +315,9 @@ const struct engine_ops local_engine_ops = {
     .exec_input = local_exec_input,
     .exec_flow = local_exec_flow,
     .probe = local_probe,
+    .diff = local_diff,
+    .snapshot = local_snapshot,
+    .changes_cancel = local_changes_cancel,
+    .image_drop = local_image_drop,
     .close = local_close,
 };

@@ -38,6 +38,7 @@ static void free_box(struct engine_box *b)
   strv_free(&b->env);
   free(b->cwd);
   free(b->user);
+  free(b->dir);
   free(b);
 }
 
@@ -47,7 +48,10 @@ static void run_kill_done(struct defer *d)
   struct local *e = k->engine;
   struct kill_op *op = k->op;
   bool released = k->release != NULL;
-  if (released) free_box(k->release);
+  if (released) {
+    free_box(k->release);
+    kept_check(e);
+  }
   free(k);
   if (op) op->on_done(op, NULL);
   if (released) local_box_gone(e);
@@ -85,6 +89,12 @@ static void close_pidfd(struct engine_box *b)
   b->pidfd = -1;
 }
 
+static void close_upper(struct engine_box *b)
+{
+  if (b->upper >= 0) close(b->upper);
+  b->upper = -1;
+}
+
 static void fail_create(struct engine_box *b, enum box_end why)
 {
   struct create_op *op = b->create;
@@ -117,6 +127,7 @@ void box_finish(struct engine_box *b, enum box_end why)
   b->state = BOX_DEAD;
   close_sock(b);
   close_pidfd(b);
+  close_upper(b);
   run_end_all(b, why == BOX_END_OOM);
   end_probe(b, false);
   bool failed = b->create != NULL;
@@ -301,15 +312,25 @@ static struct engine_box *find_box(struct local *e, uint64_t id)
   return NULL;
 }
 
-void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full, int fd)
+static void on_created(struct engine_box *b, const struct proto_created *msg, const int *fds,
+                       size_t fds_n)
+{
+  b->pidfd = fds_n > 0 ? fds[0] : -1;
+  b->upper = fds_n > 1 ? fds[1] : -1;
+  b->first = msg->first;
+  b->rest = msg->rest;
+}
+
+void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full,
+                           const int *fds, size_t fds_n)
 {
   const struct proto_failed *failed = full;
   struct engine_box *b = find_box(e, msg->box);
   if (b && b->state != BOX_DEAD && msg->type == PROTO_CREATED) {
-    b->pidfd = fd;
+    on_created(b, full, fds, fds_n);
     return;
   }
-  if (fd >= 0) close(fd);
+  for (size_t i = 0; i < fds_n; i++) close(fds[i]);
   if (!b) return;
   if (msg->type == PROTO_CREATE_FAILED && b->create_err.kind == ERR_NONE && !b->kill_sent)
     b->create_err = failed->err;
@@ -406,7 +427,9 @@ static struct engine_box *new_box(struct local *e, struct create_op *op)
   b->create = op;
   b->on_end = op->on_end;
   b->data = op->data;
-  b->sock = b->pidfd = -1;
+  b->sock = b->pidfd = b->upper = -1;
+  b->disk_bytes = (uint64_t)op->args->disk_mib << 20;
+  if (strncmp(op->args->image, "dir:", 4) == 0) b->dir = xstrdup(op->args->image + 4);
   b->sock_watch = (struct watch){.cb = on_sock, .data = b};
   snprintf(b->sandbox_id, sizeof b->sandbox_id, "%s", op->sandbox_id);
   for (size_t i = 0; i < op->args->env.n; i++) strv_add(&b->env, op->args->env.v[i]);

@@ -44,6 +44,8 @@ struct local {
   uint64_t next_id;              /* of boxes and execs */
   char *chunk;                   /* owned: where output is read to; LOCAL_CHUNK bytes */
   struct image_resolver *images; /* owned */
+  struct list jobs;              /* struct job.node, owned: processes of ours at work on images */
+  struct list kept;              /* struct kept.node, owned: images without a name */
   bool closing;
   void (*on_closed)(void *data);
   void *closed_data;
@@ -63,6 +65,10 @@ struct engine_box {
   struct watch sock_watch;
   struct outq out;
   int pidfd;                /* of the agent; -1 = not known */
+  int upper;                /* the upper folder of its overlay; -1 = none */
+  uint32_t first, rest;     /* owners in there: of root, and of user 1 and so on */
+  uint32_t snapshots;       /* made of it so far */
+  uint64_t disk_bytes;      /* its quota */
   struct watch pidfd_watch; /* runs only when the warden is gone */
   struct create_op *create; /* until its on_done */
   void (*on_end)(void *data, enum box_end why);
@@ -78,6 +84,7 @@ struct engine_box {
   struct probe_op *probe;  /* in flight, or NULL */
   bool resolving;          /* its image is being looked for: the warden knows nothing of it yet */
   struct image_use *image; /* owned; NULL: not an image of the store */
+  char *dir;               /* owned: of dir:PATH; NULL: not such an image */
   struct volume_use *volumes; /* owned: the engine's own volumes that it uses */
   size_t volumes_n;
 };
@@ -96,7 +103,8 @@ int box_create(struct local *e, struct create_op *op, struct err *err);
 int box_kill(struct local *e, struct engine_box *b, struct kill_op *op, struct err *err);
 void box_end(struct engine_box *b);  /* ends it, without anyone to tell */
 void box_lose(struct engine_box *b); /* its agent is not what it should be: ends it, as lost */
-void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full, int fd);
+void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full,
+                           const int *fds, size_t fds_n);
 void box_on_warden_gone(struct engine_box *b);           /* may free it */
 void box_finish(struct engine_box *b, enum box_end why); /* all its processes are dead; may free */
 int box_probe(struct engine_box *b, struct probe_op *op, struct err *err);
@@ -115,6 +123,14 @@ bool run_on_refused(struct engine_box *b, const struct proto_refused *msg);
 bool run_on_exited(struct engine_box *b, const struct proto_exited *msg);
 /* The box is dead: all its execs end, as OOM or LOST where no report came. */
 void run_end_all(struct engine_box *b, bool oom);
+
+/* local_changes.c */
+int changes_diff(struct engine_box *b, struct changes_op *op, struct err *err);
+int changes_snapshot(struct engine_box *b, struct changes_op *op, struct err *err);
+void changes_cancel(struct changes_op *op);
+void kept_drop(struct local *e, const char *image);
+void kept_check(struct local *e); /* a box was released: an image may be needed no more */
+void jobs_close(struct local *e); /* the last box is gone: drops all that is kept */
 
 /* local.c: tells the warden; starts one where there is none. */
 int local_tell_warden(struct local *e, const void *msg, size_t len, int fd, struct err *err);

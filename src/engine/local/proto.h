@@ -29,7 +29,8 @@ enum proto_type {
   PROTO_QUIT,
   /* warden → host */
   PROTO_HELLO,   /* first: what this machine gives, or why it gives nothing */
-  PROTO_CREATED, /* + pidfd of the agent, whose set-up goes on */
+  PROTO_CREATED, /* + pidfd of the agent, whose set-up goes on, and its upper folder, if it has one
+                  */
   PROTO_CREATE_FAILED,
   PROTO_ENDED, /* the box's last process is dead, its groups are gone or going */
   /* warden → agent */
@@ -97,6 +98,7 @@ struct proto_created {
   uint32_t type;
   int32_t pid; /* of the agent, as the host sees it */
   uint64_t box;
+  uint32_t first, rest; /* owners in the upper folder: of root, and of user 1 and so on */
 };
 
 struct proto_failed { /* CREATE_FAILED, FAILED */

@@ -332,7 +332,8 @@ static int mount_layers(const char *layers, int layer, int scratch, const struct
   char options[4096];
   int n = snprintf(options, sizeof options,
                    "lowerdir=%s,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work%s",
-                   layers, scratch, scratch, ids->mode == IDS_BLOCKS ? "" : ",userxattr");
+                   layers, scratch, scratch,
+                   ids->mode == IDS_BLOCKS ? ",redirect_dir=nofollow,metacopy=off" : ",userxattr");
   if (n < 0 || (size_t)n >= sizeof options)
     return err_set(err, ERR_UNSUPPORTED, E2BIG, "the image has too many layers");
   int rc = fchdir(layer) < 0
@@ -354,18 +355,20 @@ static int mount_overlay(int layer, int scratch, const struct ids *ids, struct e
   snprintf(lower, sizeof lower, "/proc/self/fd/%d", layer);
   snprintf(upper, sizeof upper, "/proc/self/fd/%d/upper", scratch);
   snprintf(work, sizeof work, "/proc/self/fd/%d/work", scratch);
-  struct fs_option options[] = {{"lowerdir", lower},
-                                {"upperdir", upper},
-                                {"workdir", work},
-                                {ids->mode == IDS_BLOCKS ? NULL : "userxattr", NULL},
-                                {0}};
+  /* Whatever the kernel's defaults: the upper folder says all by whiteouts and opaque folders. */
+  const struct fs_option as_root[] = {{"lowerdir", lower}, {"upperdir", upper},
+                                      {"workdir", work},   {"redirect_dir", "nofollow"},
+                                      {"metacopy", "off"}, {0}};
+  const struct fs_option as_user[] = {
+      {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"userxattr", NULL}, {0}};
+  const struct fs_option *options = ids->mode == IDS_BLOCKS ? as_root : as_user;
   int fd = new_fs("overlay", options, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID);
   return fd < 0 ? fail(err, "mount the overlay") : fd;
 }
 
 static int build_overlay(const struct proto_create *req, const struct ids *ids,
                          const struct ids_block *block, int userns_fd, int layer,
-                         const struct stat *st, int ret_fds[2], struct err *err)
+                         const struct stat *st, int ret_fds[2], int *ret_upper, struct err *err)
 {
   if (ids->mode == IDS_BLOCKS) {
     int rc = map_layer(layer, userns_fd, req->path, err);
@@ -378,6 +381,8 @@ static int build_overlay(const struct proto_create *req, const struct ids *ids,
   if (make_dir(scratch, "upper", st->st_mode & 07777, root) < 0 ||
       make_dir(scratch, "shm", 01777, root) < 0 || make_dir(scratch, "work", 0755, 0) < 0)
     return fail(err, "prepare scratch space");
+  cleanup_close int changes = openat(scratch, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (changes < 0) return fail(err, "open scratch space");
   int overlay = req->image == IMAGE_LAYERS ? mount_layers(req->layers, layer, scratch, ids, err)
                                            : mount_overlay(layer, scratch, ids, err);
   if (overlay < 0) return overlay;
@@ -389,6 +394,7 @@ static int build_overlay(const struct proto_create *req, const struct ids *ids,
   }
   ret_fds[0] = overlay;
   ret_fds[1] = shm;
+  *ret_upper = take_fd(&changes);
   return 0;
 }
 
@@ -405,9 +411,10 @@ static int give_share(int ret_fds[ROOTFS_MOUNTS_MAX], size_t *ret_n, struct err 
 
 int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
-                size_t *ret_n, struct err *err)
+                size_t *ret_n, int *ret_upper, struct err *err)
 {
   *ret_n = 0;
+  *ret_upper = -1;
   if (req->image == IMAGE_HOST) return give_share(ret_fds, ret_n, err);
   struct stat st;
   cleanup_close int layer = open_layer(req, &st, err);
@@ -417,7 +424,7 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
     snprintf(top, sizeof top, "%.*s", (int)strcspn(req->layers, ":"), req->layers);
     if (fstatat(layer, top, &st, AT_SYMLINK_NOFOLLOW) < 0) return fail(err, "find the layers");
   }
-  int rc = build_overlay(req, ids, block, userns_fd, layer, &st, ret_fds, err);
+  int rc = build_overlay(req, ids, block, userns_fd, layer, &st, ret_fds, ret_upper, err);
   umount2(STAGE, MNT_DETACH); /* the overlay holds on to both; EINVAL where not staged */
   umount2(STAGE_LAYER, MNT_DETACH);
   if (rc == 0) *ret_n = 2;

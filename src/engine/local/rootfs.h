@@ -22,11 +22,12 @@ int rootfs_prepare(struct err *err);
 int rootfs_prepare_host(struct err *err);
 
 /* In the warden: the mounts that it makes for the agent to take (PROTO_GO). userns_fd: the box's
- * user namespace, maps written; not needed for IMAGE_HOST. */
+ * user namespace, maps written; not needed for IMAGE_HOST. ret_upper: what the box changes against
+ * its image; -1 with IMAGE_HOST. */
 #define ROOTFS_MOUNTS_MAX 2
 int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
-                size_t *ret_n, struct err *err);
+                size_t *ret_n, int *ret_upper, struct err *err);
 
 /* In the warden: a directory of the host as a mount for the box to take. -errno with err. */
 int rootfs_volume(const struct proto_volume *volume, const struct ids *ids, int userns_fd,

@@ -229,6 +229,7 @@ struct parcel {
   struct proto_go go;
   int fds[PROTO_FDS_MAX]; /* owned from `owned` on */
   size_t n, owned;
+  int upper; /* for the host, owned; -1 = none */
 };
 
 static uint8_t add_fd(struct parcel *p, int fd)
@@ -260,7 +261,7 @@ static int pack_mounts(struct parcel *p, const struct proto_create *req, const s
 {
   cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open_userns(b);
   size_t n = 0;
-  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, err);
+  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, &p->upper, err);
   p->owned = p->n;
   p->n += n;
   p->go.mounts_n = (uint8_t)n;
@@ -349,10 +350,22 @@ static int send_volumes(const struct wbox *b, size_t n, const int *fds)
   return rc;
 }
 
+static void tell_created(const struct wbox *b, int upper)
+{
+  struct proto_created created = {.type = PROTO_CREATED,
+                                  .pid = b->pid,
+                                  .box = b->box,
+                                  .first = b->ids.first,
+                                  .rest = b->ids.rest};
+  struct proto_piece piece = {&created, sizeof created};
+  int fds[2] = {b->pidfd, upper};
+  proto_send(warden.host, &piece, 1, fds, upper < 0 ? 1 : 2);
+}
+
 /* Limits, mounts, and the word to go. */
 static int dress(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
 {
-  struct parcel p = {.go = go_message(req, b)};
+  struct parcel p = {.go = go_message(req, b), .upper = -1};
   int rc = limit_groups(req, b, err);
   if (rc < 0) return rc;
   add_fd(&p, box_sock);
@@ -368,11 +381,12 @@ static int dress(const struct proto_create *req, struct wbox *b, int box_sock, s
     if (rc < 0) err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
   }
   for (size_t i = 0; i < PROTO_VOLUMES_MAX && volumes[i] >= 0; i++) close(volumes[i]);
-  if (rc < 0) return rc;
-  struct proto_created created = {.type = PROTO_CREATED, .pid = b->pid, .box = b->box};
-  tell(&created, sizeof created, b->pidfd);
-  drop_boot(b);
-  return 0;
+  if (rc == 0) {
+    tell_created(b, p.upper);
+    drop_boot(b);
+  }
+  if (p.upper >= 0) close(p.upper);
+  return rc;
 }
 
 static struct wbox *take_blank(bool own_root, struct err *err)
