@@ -171,6 +171,8 @@ static void sandboxes_are_admitted_by_grant(void)
   CHECK_STR(ask(g, "{\"engine\":\"docker\"}"), "regolith run --allow-engine docker grants it");
   CHECK_STR(ask(g, "{\"network\":{\"allow\":[\"a.example.org:443\",\"10.0.0.0/8\"]}}"), "ok");
   CHECK_STR(ask(g, "{\"network\":{\"allow\":[\"*.a.example.org:443\"]}}"), "ok");
+  CHECK_STR(ask(g, "{\"network\":{\"allow\":[\"10.1.0.0/16:22\",\"10.2.3.4\"]}}"), "ok");
+  CHECK(strcmp(ask(g, "{\"network\":{\"allow\":[\"0.0.0.0/0\"]}}"), "ok") != 0);
   CHECK(strcmp(ask(g, "{\"network\":{\"allow\":[\"a.example.org\"]}}"), "ok") != 0);
   CHECK(strcmp(ask(g, "{\"network\":{\"allow\":[\"a.example.org:80\"]}}"), "ok") != 0);
   CHECK(strcmp(ask(g, "{\"network\":{\"allow\":[\"example.org:443\"]}}"), "ok") != 0);

@@ -19,6 +19,7 @@
 #include "base/val.h"
 #include "host/hostname.h"
 #include "host/settings.h"
+#include "wire/destination.h"
 #include "wire/schema.h"
 
 /* ---- types ---- */
@@ -100,6 +101,28 @@ static int write_dirs_parse(const struct field *f, const char *path, const struc
 
 static const struct field_type grant_write_dirs = {.parse = write_dirs_parse,
                                                    .release = list_release};
+
+static int add_network(const struct field *f, const char *path, const char *text, void *dst,
+                       struct err *err)
+{
+  (void)f;
+  struct destination d;
+  if (strcmp(text, "open") != 0 && !destination_parse(&d, text)) {
+    int rc = err_arg(err, path, "%s: \"%.200s\" is not a destination", path, text);
+    err_hint(err, "write open, api.example.com, *.example.org:443 or 10.0.0.0/8");
+    return rc;
+  }
+  strv_add(dst, text);
+  return 0;
+}
+
+static int networks_parse(const struct field *f, const char *path, const struct val *v, void *dst,
+                          struct err *err)
+{
+  return each_text(f, path, v, add_network, dst, err);
+}
+
+static const struct field_type grant_networks = {.parse = networks_parse, .release = list_release};
 
 static int add_host(const struct field *f, const char *path, const char *text, void *dst,
                     struct err *err)

@@ -13,6 +13,7 @@
 #include "base/val.h"
 #include "host/grants_internal.h"
 #include "host/hostname.h"
+#include "wire/destination.h"
 
 /* ---- patterns ---- */
 
@@ -102,16 +103,11 @@ int grants_admit_name(void *grants, const char *name, struct err *err)
   return denied(err, "name", "allow-commit", name, what);
 }
 
-/* An item is covered by a grant of the same host and port, or of more. */
 static bool covers(const char *grant, const char *item)
 {
-  struct host_pattern have, want;
-  if (strcmp(grant, item) == 0) return true; /* networks in CIDR form too */
-  if (!host_pattern_parse(&have, grant) || !host_pattern_parse(&want, item)) return false;
-  if (have.port && have.port != want.port) return false;
-  if (have.any) return true;
-  if (!want.any && strcmp(have.name, want.name) == 0 && have.below == want.below) return true;
-  return have.below && !want.any && host_pattern_matches(&have, want.name, have.port);
+  struct destination have, want;
+  return destination_parse(&have, grant) && destination_parse(&want, item) &&
+         destination_covers(&have, &want);
 }
 
 static int check_network(const struct grants *g, const struct create_args *a, struct err *err)

@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "wire/destination.h"
 #include "wire/schema.h"
 #include "wire/tier.h"
 
@@ -271,22 +272,6 @@ static struct val gpu_print(const struct field *f, const void *src)
 
 static const struct field_type type_gpu = {gpu_parse, gpu_print, strv_release};
 
-/* HOST[:PORT], where HOST is a name, *.name, an address, or an address range. */
-static bool is_destination(const char *s, size_t len)
-{
-  static const char host[] =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_*/[]:";
-  if (len == 0 || len > 255 || strspn(s, host) != len) return false;
-  const char *star = strrchr(s, '*');
-  if (star && (star != s || strncmp(s, "*.", 2) != 0)) return false;
-  const char *colon = strrchr(s, ':'), *bracket = strrchr(s, ']');
-  if (!colon || (bracket && bracket > colon)) return s[0] != ':';
-  char *end;
-  unsigned long port = strtoul(colon + 1, &end, 10);
-  return colon != s && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && !*end &&
-         port >= 1 && port <= 65535;
-}
-
 static int allow_parse(const struct field *f, const char *path, const struct val *v, void *dst,
                        struct err *err)
 {
@@ -295,7 +280,8 @@ static int allow_parse(const struct field *f, const char *path, const struct val
   for (size_t i = 0; rc == 0 && i < s->n; i++) {
     char at[FIELD_PATH_SIZE];
     field_path_at(at, path, i);
-    if (!is_destination(s->v[i], strlen(s->v[i])))
+    struct destination d;
+    if (!destination_parse(&d, s->v[i]))
       return field_wrong(err, at, &v->list.v[i],
                          "a destination (\"*.example.org\", \"10.0.0.0/8:443\")");
   }
