@@ -44,7 +44,7 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
-PARTS          := image http edit tls
+PARTS          := image http edit tls sqlite
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
                   image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
                   image/verify)
@@ -53,6 +53,8 @@ PART_SRC_http  := src/net/httpc.c src/net/url.c src/net/http_part.c
 PART_PKG_http  := libcurl
 PART_SRC_tls   := src/net/tls_part.c
 PART_PKG_tls   := libssl libcrypto
+PART_SRC_sqlite := src/db/sqlite_part.c
+PART_PKG_sqlite := sqlite3
 PART_SRC_edit  := src/cli/edit_part.c
 PART_PKG_edit  := libedit
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
@@ -69,7 +71,7 @@ SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
-                  libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev
+                  libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev libsqlite3-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps bubblewrap python3 chromium
 
@@ -132,6 +134,9 @@ $(BUILD)/spec/test_image_%: spec/c/test_image_%.c $(call part_obj,image) $(BUILD
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) -Ispec/c $(CFLAGS) $(LDFLAGS) -o $@ $< $(call part_obj,image) $(BUILD)/libregolith.a \
 	  $(call part_libs,image) $(LDLIBS)
+
+# What keeps state opens the part beside it.
+$(BUILD)/spec/test_store $(BUILD)/spec/test_ledger $(BUILD)/spec/test_ledger_crash $(BUILD)/spec/test_journal: | $(BUILD)/parts/sqlite.so
 
 $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libregolith.a $(wildcard spec/c/*.h)
 	@mkdir -p $(@D)

@@ -5,7 +5,7 @@
  * client's own call, completes on the next turn of the loop, so that on_done never comes before
  * op_submit returned and never re-enters a client.
  *
- * new → starting → running → finishing → done */
+ * new → starting → running → finishing (→ an interposer's on_end → op_end) → done */
 #include "core/op.h"
 
 #include <assert.h>
@@ -133,6 +133,12 @@ static void complete(struct defer *d)
   struct op *op = d->data;
   struct ops *ops = op->ops;
   timer_stop(ops->loop, &op->deadline);
+  op_end_fn *on_end = op->on_end;
+  if (on_end) {
+    op->on_end = NULL;
+    on_end(op, &op->finish_err, op->on_end_data);
+    return;
+  }
   list_remove(&op->node);
   ops->in_flight_n--;
   op->state = OP_DONE;
@@ -145,6 +151,19 @@ void op_finish(struct op *op, const struct err *err)
   assert(op->state == OP_STARTING || op->state == OP_RUNNING);
   if (err) op->finish_err = *err;
   op->state = OP_FINISHING;
+  loop_defer(op->ops->loop, &op->finish);
+}
+
+void op_on_end(struct op *op, op_end_fn *fn, void *data)
+{
+  assert(!op->on_end);
+  op->on_end = fn;
+  op->on_end_data = data;
+}
+
+void op_end(struct op *op)
+{
+  assert(op->state == OP_FINISHING && !op->on_end);
   loop_defer(op->ops->loop, &op->finish);
 }
 

@@ -21,6 +21,11 @@ struct ops;
 
 enum op_stream { OP_STDOUT = 1, OP_STDERR = 2, OP_EVENT = 3 /* an encoded val */ };
 
+/* An interposer's look at how an op ended (end->kind is ERR_NONE: well, with op->result), before
+ * its client is told; it may make another end of it. The client is told when op_end is called, at
+ * once or later. */
+typedef void op_end_fn(struct op *op, struct err *end, void *data);
+
 /* Who asked. Both calls come from the loop, never from inside op_submit. */
 struct op_client {
   /* 0 or more times, in order, before on_done; data is valid during the call only. May be NULL. */
@@ -50,6 +55,8 @@ struct op {
   struct timer deadline;        /* private */
   struct defer finish;          /* private */
   struct err finish_err;        /* private */
+  op_end_fn *on_end;            /* private */
+  void *on_end_data;            /* private */
   struct list node;             /* private: all ops in flight */
   enum { OP_NEW, OP_STARTING, OP_RUNNING, OP_FINISHING, OP_DONE } state; /* private */
 
@@ -108,6 +115,9 @@ void op_flow(struct op *op, bool paused);
 /* The handler behind takes the op from here on, its arguments as they are now; an op that was
  * cancelled, or that is refused there, is finished instead. */
 void op_pass(struct op *op);
+/* From the start of an interposer, which then passes the op. One per op. */
+void op_on_end(struct op *op, op_end_fn *fn, void *data);
+void op_end(struct op *op);
 void op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len);
 void op_input_full(struct op *op, bool full);
 void op_finish(struct op *op, const struct err *err); /* err NULL: success with op->result */

@@ -46,7 +46,7 @@ static int program_folder(char out[PATH_MAX], struct err *err)
 
 static void *load(const char *name, struct err *err)
 {
-  static const char *const places[] = {"parts", "../lib/regolith"};
+  static const char *const places[] = {"parts", "../lib/regolith", "../parts"};
   char folder[PATH_MAX], path[PATH_MAX + 64];
   if (program_folder(folder, err) < 0) return NULL;
   for (size_t i = 0; i < sizeof places / sizeof *places; i++) {

@@ -8,7 +8,8 @@
 
 /* A part: a shared object of ours that is opened on first use, because what it links (curl,
  * libarchive) is too dear to map in every start and every fork of the program. It lies beside the
- * binary, in parts/NAME.so, or where `make install` puts it, in ../lib/regolith/NAME.so. */
+ * binary, in parts/NAME.so, or where `make install` puts it, in ../lib/regolith/NAME.so (tests find
+ * it in ../parts). */
 
 /* What a part gets from the program when it is opened. */
 struct part_host {

@@ -62,6 +62,7 @@ struct create_op {
   void (*on_end)(void *data, enum box_end why);
   void *data;
   struct engine_box *ret_box; /* set on success; valid until a kill of it completed */
+  unsigned ret_gpu;           /* which of args->gpu it got, the first unless set */
   void *engine_data;          /* the engine's while in flight */
 };
 

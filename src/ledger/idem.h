@@ -38,8 +38,8 @@ struct idem_request {
 int idem_begin(struct store *store, const struct idem_request *request, idem_begin_fn *on_done,
                void *data, struct err *err);
 
-/* The answer, once it is known. on_done comes after the commit: the answer may go out then. When it
- * fails the record is forgotten, and the request may be tried again. */
+/* The answer, once it is known. on_done comes after the commit: the answer may go out then, and it
+ * may when that failed: a request with this key is taken for in flight until the next start. */
 void idem_finish(struct store *store, int64_t account, const char *key, int status,
                  const void *body, size_t len, void (*on_done)(void *data, const struct err *err),
                  void *data);

@@ -37,6 +37,9 @@ struct ledger_conf {
   const struct create_defaults *defaults; /* the supervisor's; copied. NULL = none */
   /* The supervisor's owner of a key, asked for when the key is first used (account->owner is 0). */
   uint64_t (*owner_new)(void *data, const struct ledger_account *account);
+  /* What extending this sandbox by so many seconds costs on top of what was paid for it; 0 where
+   * there is no such sandbox. */
+  int64_t (*price_extend)(void *data, uint64_t owner, const char *sandbox_id, uint32_t seconds);
   /* The key was revoked: its owner should be ended. May be NULL. */
   void (*on_revoked)(void *data, uint64_t owner);
   void *data;

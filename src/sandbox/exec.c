@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "core/op.h"
 #include "sandbox/supervisor_internal.h"
+#include "wire/price.h"
 
 #define KILL_AGAIN_MS 1000
 
@@ -135,6 +136,7 @@ static void answer(struct exec *x)
     x->op = NULL;
     op->handler_data = NULL;
     if (!x->failed) op->result = outcome_print(&o);
+    if (!x->failed && x->sb->engine->priced) x->sb->cost_microusd += PRICE_CALL_MICROUSD;
     op_finish(op, x->failed ? &x->done_err : NULL);
   }
   if (x->sb->entry == x) {

@@ -258,6 +258,7 @@ static int terminate_start(struct op *op, void *ctx, struct err *err)
   int64_t amounts[BUDGET_KINDS];
   call_amounts(sb, amounts);
   budgets_drain(&sb->owner->budgets, amounts);
+  if (w->caused_it) sb->cost_microusd += amounts[BUDGET_MICROUSD];
   sandbox_end(sb, END_TERMINATED);
   return 0;
 }
@@ -282,10 +283,11 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   if (!err) err = &own;
   struct sandbox *sb = find_target(op, ctx, err);
   if (!sb) return err_errno(err);
-  int64_t amounts[BUDGET_KINDS];
-  call_amounts(sb, amounts);
+  int64_t amounts[BUDGET_KINDS] = {0};
+  if (strcmp(op->name, "sandbox.status") == 0) call_amounts(sb, amounts);
   int rc = budgets_take(&sb->owner->budgets, NULL, amounts, err);
   if (rc < 0) return rc;
+  sb->cost_microusd += amounts[BUDGET_MICROUSD];
   op->result = sandbox_view(sb);
   if (sb->args.entrypoint.n > 0 && !(sb->engine->caps & ENGINE_CAP_ENTRYPOINT))
     val_add(&op->result, "entrypoint", sandbox_entry_view(sb));
@@ -397,6 +399,14 @@ static int extend_start(struct op *op, void *ctx, struct err *err)
   op->result = sandbox_view(sb);
   op_finish(op, NULL);
   return 0;
+}
+
+int64_t supervisor_price_extend(struct supervisor *sup, uint64_t owner, const char *id,
+                                uint32_t seconds)
+{
+  const struct sandbox *sb = sandbox_find(sup, owner, id, NULL);
+  if (!sb || check_alive(sb, NULL) < 0 || seconds > SANDBOX_DAY_S - sb->args.timeout_s) return 0;
+  return sandbox_extend_price(sb, sb->args.timeout_s + seconds);
 }
 
 /* From its script to the host, where only its own life-time ends it. */

@@ -188,13 +188,13 @@ void sandbox_touch(struct sandbox *sb)
     timer_start(sb->sup->loop, &sb->idle, sb->args.idle_timeout_s * 1000ull);
 }
 
-static int64_t extend_price(const struct sandbox *sb, uint32_t total)
+int64_t sandbox_extend_price(const struct sandbox *sb, uint32_t total)
 {
   if (!sb->engine->priced) return 0;
   const struct tier *tier = tier_cpu();
   unsigned units = 1;
   if (sb->args.gpu.n > 0) tier_parse_gpu(sb->args.gpu.v[0], "gpu", &tier, &units, NULL);
-  return price_extend(tier, units, total, sb->cost_microusd);
+  return price_extend(tier, units, total, sb->life_microusd);
 }
 
 int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
@@ -211,10 +211,11 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
     err_hint(err, "a higher regolith run --max-timeout grants it");
     return rc;
   }
-  int64_t price = extend_price(sb, total);
+  int64_t price = sandbox_extend_price(sb, total);
   int rc = budgets_take(&sb->owner->budgets, &sb->holding,
                         (int64_t[BUDGET_KINDS]){price, (int64_t)seconds * 1000, 0}, err);
   if (rc < 0) return rc;
+  sb->life_microusd += price;
   sb->cost_microusd += price;
   sb->args.timeout_s = total;
   uint64_t lived = loop_now_ms(sb->sup->loop) - sb->started_ms;
@@ -260,12 +261,26 @@ static int start_entrypoint(struct sandbox *sb)
   return rc;
 }
 
+/* Of several choices of a GPU, the one it got: what config shows and what it costs from here on. */
+static void keep_granted(struct sandbox *sb)
+{
+  struct strv *gpu = &sb->args.gpu, one = {0};
+  if (gpu->n < 2) return;
+  int64_t held = sb->engine->priced ? price_reservation(&sb->args) : 0;
+  strv_add(&one, gpu->v[sb->create.ret_gpu < gpu->n ? sb->create.ret_gpu : 0]);
+  strv_free(gpu);
+  *gpu = one;
+  int64_t less = held - (sb->engine->priced ? price_reservation(&sb->args) : 0);
+  budgets_give(&sb->owner->budgets, &sb->holding, (int64_t[BUDGET_KINDS]){less, 0, 0});
+}
+
 static void do_start(struct sandbox *sb)
 {
   struct supervisor *sup = sb->sup;
   sb->started_ms = loop_now_ms(sup->loop);
   sb->created_s = clock_wall_s();
-  if (sb->engine->priced) sb->cost_microusd = price_reservation(&sb->args);
+  keep_granted(sb);
+  if (sb->engine->priced) sb->cost_microusd = sb->life_microusd = price_reservation(&sb->args);
   timer_start(sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
   if (start_entrypoint(sb) < 0) {
     sandbox_end(sb, END_FAILED);

@@ -62,6 +62,11 @@ typedef void supervisor_event_fn(void *data, uint64_t owner, const struct val *f
 void supervisor_subscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);
 void supervisor_unsubscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);
 
+/* What extending the owner's sandbox by so many seconds costs on top of what was paid for its life;
+ * 0 where that is not possible. */
+int64_t supervisor_price_extend(struct supervisor *sup, uint64_t owner, const char *sandbox_id,
+                                uint32_t seconds);
+
 struct supervisor_stats {
   size_t live, execs;
   uint64_t created, ended;

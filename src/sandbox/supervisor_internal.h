@@ -11,12 +11,12 @@
  * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
 
 #include "base/id.h"
+#include "base/index.h"
 #include "base/list.h"
 #include "core/loop.h"
 #include "core/stream.h"
 #include "engine/engine.h"
 #include "sandbox/budget.h"
-#include "sandbox/index.h"
 #include "sandbox/state.h"
 #include "sandbox/supervisor.h"
 #include "wire/op.h"
@@ -125,7 +125,8 @@ struct sandbox {
   int64_t created_s;      /* wall clock: accepted, then started */
   uint64_t started_ms;    /* monotonic, 0 = never */
   uint64_t ended_ms;      /* monotonic */
-  int64_t cost_microusd;  /* paid so far */
+  int64_t life_microusd;  /* paid for its life so far */
+  int64_t cost_microusd;  /* … and for its calls: all of it */
   struct holding holding; /* what the owner's budgets hold for it */
   int exit_code;          /* of the entrypoint, END_FINISHED */
   struct list by_owner;   /* owner.live or owner.ended */
@@ -210,6 +211,7 @@ struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char 
 void sandbox_end(struct sandbox *sb, enum sandbox_end why);
 void sandbox_event(struct sandbox *sb, enum sandbox_event ev);
 void sandbox_touch(struct sandbox *sb); /* the idle clock follows what runs */
+int64_t sandbox_extend_price(const struct sandbox *sb, uint32_t total_s);
 int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err);
 int sandbox_ended_err(const struct sandbox *sb, struct err *err);
 enum outcome_reason sandbox_outcome(const struct sandbox *sb);

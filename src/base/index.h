@@ -1,5 +1,5 @@
-#ifndef REGOLITH_SANDBOX_INDEX_H
-#define REGOLITH_SANDBOX_INDEX_H
+#ifndef REGOLITH_BASE_INDEX_H
+#define REGOLITH_BASE_INDEX_H
 
 #include <stddef.h>
 #include <stdint.h>

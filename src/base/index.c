@@ -1,6 +1,6 @@
 /* Intrusive hash index: buckets of lists, doubled when they average more than one entry. Keys are
  * ids that we issued ourselves, so that nobody can choose them to collide. */
-#include "sandbox/index.h"
+#include "base/index.h"
 
 #include <stdlib.h>
 
