@@ -316,10 +316,64 @@ function Sandbox:wait_ready(timeout)
   }))
 end
 
+-- Files -----------------------------------------------------------------------------------------
+
+local PIECE <const> = 256 * 1024 -- of what is written, at a time
+
+--- The op's arguments: the method's parameters over its table of options.
+local function file_args(self, method, opts, parameters)
+  check_handle(self, method)
+  local args = copy(check_table(opts, "options"))
+  for name, value in pairs(parameters) do args[name] = value end
+  args.sandbox_id = self.sandbox_id
+  return args
+end
+
+---The bytes of a file; with on_data, gives them to that in pieces and returns how many there were.
+---@param path string
+---@param opts? table
+---@return string|integer
+function Sandbox:read(path, opts)
+  local args = file_args(self, "read", opts, { path = path })
+  local on_data = check_callback(args.on_data, "on_data")
+  args.on_data = nil
+  local pieces = {}
+  if on_data and args.max == nil then args.max = "1TiB" end -- it is kept nowhere
+  local result = core.call("sandbox.read", args, {
+    on_chunk = function(_, bytes)
+      if on_data then on_data(bytes) else pieces[#pieces + 1] = bytes end
+    end,
+  })
+  return on_data and result.bytes or table.concat(pieces)
+end
+
+--- Gives a string in pieces, so that no message is too long and nobody is flooded.
+local function in_pieces(data)
+  local at = 1
+  return function()
+    if at > #data then return nil end
+    local piece = data:sub(at, at + PIECE - 1)
+    at = at + PIECE
+    return piece
+  end
+end
+
+---Writes a file: a string, or what a function gives until it gives nil.
+---@param path string
+---@param data string|fun(): string?
+---@param opts? table
+function Sandbox:write(path, data, opts)
+  local args = file_args(self, "write", opts, { path = path })
+  if type(data) ~= "string" and type(data) ~= "function" then
+    bad_argument("data", "data must be a string, or a function that gives strings and then nil, "
+      .. "not " .. (data == nil and "nil" or "a " .. type(data)))
+  end
+  if type(data) == "string" then data = in_pieces(data) end
+  core.call("sandbox.write", args, { input = data })
+end
+
 --- The operations whose arguments go to the engine as they are; names are of the parameters.
 local PLAIN <const> = {
-  read = { "path" },
-  write = { "path", "data" },
   list = { "path" },
   stat = { "path" },
   mkdir = { "path" },

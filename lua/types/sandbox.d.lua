@@ -240,84 +240,143 @@ function Process:close_stdin() end
 ---@return fun(): string? next_line
 function Process:lines() end
 
----Reads a file of the sandbox.
+---Files of a sandbox: every call does what a command of the sandbox could do, as the sandbox's user (or `user`),
+---within its disk and its other limits, but needs no program inside. A relative path begins in the sandbox's
+---working directory. A failure names the path: `err.field` is "path".
+---@class sandbox.FileOptions
+---@field user? string|integer as whom; default the sandbox's
+---@field timeout? Duration gives up after so long; default never
+
+---@class sandbox.ReadOptions: sandbox.FileOptions
+---@field max? Size refuses a longer file, in MiB; default "16MiB", with on_data none
+---@field on_data? fun(bytes: string) gets the file in pieces; an error in it ends the read
+
+---@class sandbox.WriteOptions: sandbox.FileOptions
+---@field mode? string|integer permission bits, as octal text; default those of the file that it replaces, or "0644"
+
+---@class sandbox.MkdirOptions: sandbox.FileOptions
+---@field mode? string|integer permission bits, as octal text; default "0755"
+
+---@class sandbox.StatOptions: sandbox.FileOptions
+---@field follow? boolean what a link leads to, not the link itself; default true
+
+---@class sandbox.DownloadOptions: sandbox.FileOptions
+---@field max? Size refuses more data than that, in MiB; default "1GiB"
+
+---@class sandbox.FileInfo
+---@field name string the last part of the path
+---@field type "file"|"directory"|"link"|"fifo"|"socket"|"device"
+---@field size integer bytes
+---@field mode string permission bits as octal text, "0644"
+---@field mtime integer seconds since 1970, as os.time counts them
+---@field uid integer
+---@field gid integer
+---@field target? string of a link
+
+---@class sandbox.CopyReport
+---@field files integer
+---@field directories integer
+---@field links integer
+---@field bytes integer
+---@field skipped { type: string, path: string }[] what does not travel, up to 100: pipes, sockets, devices, what is mounted below, and links that lead out
+---@field skipped_total integer how many there were
+
+---Reads a file of the sandbox, whatever bytes are in it.
 ---
----Errors: `not_found`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `conflict` (a directory), `invalid_argument` (a pipe or device), `payload_too_large`
+---(more than max), `unsupported` on engines without it.
 ---```lua
 ---local text = sb:read "/tmp/result"
+---sb:read("/tmp/big.tar", { on_data = function(bytes) out:write(bytes) end })
 ---```
 ---@param path string
----@return string data
-function Sandbox:read(path) end
+---@param opts? sandbox.ReadOptions
+---@return string|integer data the bytes; with on_data their number
+function Sandbox:read(path, opts) end
 
----Writes a file in the sandbox.
+---Writes a file in the sandbox, as a whole: until it is complete, and if it fails, the old one stays. Owner and mode
+---of a file that it replaces stay too. A function is asked for more until it gives nil.
 ---
----Errors: `not_found`, `unsupported` on engines without it.
+---Errors: `not_found` (no such directory), `denied`, `conflict`, `invalid_argument`, `payload_too_large` (the
+---sandbox's disk is full), `unsupported` on engines without it.
 ---```lua
----sb:write("/tmp/run.sh", "echo hi\n", { mode = 493 })
+---sb:write("/tmp/run.sh", "echo hi\n", { mode = "0755" })
 ---```
 ---@param path string
----@param data string
----@param opts? { mode: integer? }
+---@param data string|function
+---@param opts? sandbox.WriteOptions
 function Sandbox:write(path, data, opts) end
 
----The names in a folder of the sandbox.
+---What lies in a folder of the sandbox, by name; up to 100,000 entries. Links are not followed.
 ---
----Errors: `not_found`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `conflict` (no folder), `unsupported` on engines without it.
 ---```lua
----for _, entry in ipairs(sb:list "/tmp") do print(entry.name) end
+---for _, entry in ipairs(sb:list "/tmp") do print(entry.name, entry.type, entry.size) end
 ---```
 ---@param path string
----@return table[] entries
-function Sandbox:list(path) end
+---@param opts? sandbox.FileOptions
+---@return sandbox.FileInfo[] entries
+function Sandbox:list(path, opts) end
 
 ---What a path of the sandbox is.
 ---
----Errors: `not_found`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `unsupported` on engines without it.
 ---```lua
 ---print(sb:stat("/tmp").mode)
 ---```
 ---@param path string
----@return table stat
-function Sandbox:stat(path) end
+---@param opts? sandbox.StatOptions
+---@return sandbox.FileInfo info
+function Sandbox:stat(path, opts) end
 
----Makes a folder in the sandbox.
+---Makes a folder in the sandbox, and those above it. One that is there is as good.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: `denied`, `conflict` (something else is there), `unsupported` on engines without it.
 ---```lua
----sb:mkdir "/tmp/out"
+---sb:mkdir "/srv/app/logs"
 ---```
 ---@param path string
-function Sandbox:mkdir(path) end
+---@param opts? sandbox.MkdirOptions
+function Sandbox:mkdir(path, opts) end
 
----Removes a file or folder of the sandbox.
+---Removes a file, a link, or a folder with all that is in it.
 ---
----Errors: `not_found`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `conflict` (a mount, such as a volume, is in it), `unsupported` on engines without it.
 ---```lua
----sb:remove "/tmp/out"
+---sb:remove "/srv/app/logs"
 ---```
 ---@param path string
-function Sandbox:remove(path) end
+---@param opts? sandbox.FileOptions
+function Sandbox:remove(path, opts) end
 
----Copies from a granted folder of this machine into the sandbox.
+---Copies a file, or a folder with all below it, from a folder of this machine that was granted with `--allow-read`.
+---`target` is the path that it gets; a folder that is there is filled further. Links are copied as links.
 ---
----Errors: `not_found`, `denied`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `conflict`, `invalid_argument`, `payload_too_large` (the sandbox's disk is full),
+---`unsupported` on engines without it; `err.field` is "source" or "target".
 ---```lua
 ---sb:upload("src", "/srv/src")
 ---```
----@param source string
----@param target string
-function Sandbox:upload(source, target) end
+---@param source string on this machine
+---@param target string in the sandbox
+---@param opts? sandbox.FileOptions
+---@return sandbox.CopyReport report
+function Sandbox:upload(source, target, opts) end
 
----Copies from the sandbox to a granted folder of this machine.
+---Copies a file, or a folder with all below it, to a folder of this machine that was granted with `--allow-write`.
+---`target` is the path that it gets; a folder that is there is filled further. Nothing is written through a link, and
+---a link that leads out of what is copied is skipped; the report says which. What is complete when a copy fails stays.
 ---
----Errors: `not_found`, `denied`, `unsupported` on engines without it.
+---Errors: `not_found`, `denied`, `conflict`, `payload_too_large` (more than max), `unsupported` on engines without
+---it; `err.field` is "source" or "target".
 ---```lua
 ---sb:download("/srv/out", "out")
 ---```
----@param source string
----@param target string
-function Sandbox:download(source, target) end
+---@param source string in the sandbox
+---@param target string on this machine
+---@param opts? sandbox.DownloadOptions
+---@return sandbox.CopyReport report
+function Sandbox:download(source, target, opts) end
 
 ---Waits until the sandbox is ready: until the port of `ready` accepts connections on the sandbox's own loopback. Each try
 ---connects and hangs up at once. Without `ready` a sandbox is ready as soon as it runs.
@@ -491,7 +550,7 @@ function sandbox.gpus() end
 ---@field type string how it makes sandboxes
 ---@field default boolean used where none is named
 ---@field priced boolean creates cost money
----@field features string[] gpu, network, detach, snapshot, volumes, ports
+---@field features string[] gpu, network, detach, snapshot, volumes, ports, files
 
 ---The engines that this program has.
 ---```lua

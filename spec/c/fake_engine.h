@@ -3,6 +3,9 @@
 
 /* An engine in memory that can delay, fail, and answer in any order. One per test program.
  *
+ * Operations on files: "/N" ends with the errno N, a read of it printed "data" before; "/hang" ends
+ * with its input, or never.
+ *
  * Commands: { "exit", CODE, MS }, { "hang" }, { "print", BYTES, CODE }, { "signal", N }, { "oom" },
  * { "lost" }, { "badcwd" }. With fake.random everything takes a random time, fails now and then,
  * and completions that may come in any order do. */
@@ -13,6 +16,7 @@
 #include "base/buf.h"
 #include "core/loop.h"
 #include "engine/engine.h"
+#include "wire/file.h"
 #include "wire/op.h"
 
 struct fbox {
@@ -207,9 +211,20 @@ static void fake_image_drop(struct engine *e, const char *image)
   fake.dropped++;
 }
 
+static void on_file_timer(struct fexec *x)
+{
+  const struct file_args *f = x->op->file;
+  if (f->kind == FILE_READ) x->op->on_chunk(x->op, EXEC_STDOUT, "data", 4);
+  fexec_finish(x, EXEC_END_EXITED, atoi(f->path + 1));
+}
+
 static void on_exec_timer(struct timer *t)
 {
   struct fexec *x = t->data;
+  if (x->op->file) {
+    on_file_timer(x);
+    return;
+  }
   const struct strv *argv = &x->op->args->argv;
   const char *what = argv->v[0];
   if (strcmp(what, "exit") == 0) {
@@ -253,6 +268,13 @@ static int fake_exec(struct engine *e, struct exec_op *op, struct err *err)
   struct fbox *b = (struct fbox *)op->box;
   struct fexec *x = xcalloc(1, sizeof *x);
   *x = (struct fexec){.op = op, .timer = {.cb = on_exec_timer, .data = x}};
+  if (op->file) {
+    list_append(&b->execs, &x->node);
+    fake.execs_n++;
+    op->engine_data = x;
+    if (strcmp(op->file->path, "/hang") != 0) timer_start(loop, &x->timer, delay(1));
+    return 0;
+  }
   const struct strv *argv = &op->args->argv;
   if (strcmp(argv->v[0], "print") == 0) x->print_left = (size_t)atoi(argv->v[1]);
   list_append(&b->execs, &x->node);

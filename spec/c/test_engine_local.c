@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/local/cgroup.h"
 #include "engine/local/local.h"
+#include "wire/file.h"
 #include "wire/op.h"
 
 /* --- straight-line calls over the loop -------------------------------------------------------- */
@@ -956,6 +957,76 @@ static void directory_image(void)
   create_args_free(&b.args);
 }
 
+/* An operation on files; path is the caller's. */
+static void file_start(struct box *b, struct run *r, struct file_args *f)
+{
+  *r = (struct run){.op = {.box = b->op.ret_box,
+                           .file = f,
+                           .on_chunk = on_chunk,
+                           .on_done = on_exec_done,
+                           .data = r}};
+  CHECK_INT(engine->ops->exec(engine, &r->op, &r->err), 0);
+}
+
+static void check_file(struct box *b, enum file_kind kind, char *path, int code, const char *out)
+{
+  struct file_args f = {.kind = kind, .path = path, .mode = FILE_MODE_KEEP, .max = 1 << 20};
+  struct run r;
+  file_start(b, &r, &f);
+  wait_for(&r.done);
+  CHECK_STR(r.err.msg, "");
+  CHECK_INT(r.op.ret_end, EXEC_END_EXITED);
+  CHECK_INT(r.op.ret_code, code);
+  if (out) CHECK_STR(text(&r.out), out);
+  run_free(&r);
+}
+
+static void files(void)
+{
+  struct box b;
+  struct run r, other;
+  struct kill k;
+  char fifo[] = "/tmp/fifo", name[] = "/tmp/f", nobody[] = "nobody";
+  box_args(&b, "host");
+  if (!box_up(&b)) return;
+  CHECK_SH(&b, "mkfifo /tmp/fifo; printf text >/tmp/f; chmod 600 /tmp/f", "");
+  check_file(&b, FILE_READ, name, 0, "text");
+  check_file(&b, FILE_READ, fifo, ENXIO, "");
+  check_file(&b, FILE_LIST, name, ENOTDIR, "");
+  check_file(&b, FILE_MKDIR, (char[]){"/tmp/a/b"}, 0, "");
+  check_file(&b, FILE_REMOVE, (char[]){"/tmp/a"}, 0, "");
+  check_file(&b, FILE_REMOVE, (char[]){"/tmp/a"}, ENOENT, "");
+  /* Not root of the box: no capability is left to it. */
+  struct file_args f = {.kind = FILE_READ, .path = name, .user = nobody, .max = 100};
+  file_start(&b, &r, &f);
+  wait_for(&r.done);
+  CHECK_INT(r.op.ret_code, EACCES);
+  run_free(&r);
+  /* It waits for input, is a process like any, and is ended like one; the box does not mind. */
+  f = (struct file_args){.kind = FILE_UNPACK, .path = name};
+  file_start(&b, &r, &f);
+  wait_ms(50);
+  CHECK_SH(&b, "grep -l regolith-file /proc/[0-9]*/comm | wc -l", "1\n");
+  CHECK_SH(&b,
+           "for p in /proc/[0-9]*; do grep -q regolith-file $p/comm && ls $p/fd $p/root/etc 2>&1;"
+           "done | grep -v 'cannot\\|^$'",
+           "");
+  kill_start(&k, b.op.ret_box, &r.op);
+  wait_for(&k.done);
+  CHECK(r.done);
+  CHECK_INT(r.op.ret_end, EXEC_END_SIGNAL);
+  run_free(&r);
+  check_file(&b, FILE_READ, name, 0, "text");
+  file_start(&b, &r, &f);
+  run_args(&other, (const char *const[]){"/bin/sleep", "100", NULL});
+  CHECK_INT(run_start(&b, &other), 0);
+  box_down(&b);
+  CHECK(r.done && other.done);
+  CHECK_INT(r.op.ret_end, EXEC_END_LOST);
+  run_free(&r);
+  run_free(&other);
+}
+
 static void unsupported(void)
 {
   struct box b;
@@ -1030,6 +1101,7 @@ static void with_engine(void (*run)(void))
   X(warden_dies)                                                                                   \
   X(inside)                                                                                        \
   X(directory_image)                                                                               \
+  X(files)                                                                                         \
   X(unsupported)                                                                                   \
   X(close_ends_all)
 #define X(name)                                                                                    \

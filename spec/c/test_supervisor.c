@@ -730,6 +730,83 @@ static void detached_sandboxes_live_on(void)
 
 static struct buf events;
 
+static void operations_on_files(void)
+{
+  static const struct {
+    int error;
+    const char *code;
+  } errors[] = {{2, "not_found"},
+                {13, "denied"},
+                {30, "denied"},
+                {17, "conflict"},
+                {20, "conflict"},
+                {21, "conflict"},
+                {28, "payload_too_large"},
+                {27, "payload_too_large"},
+                {36, "invalid_argument"},
+                {12, "capacity"},
+                {5, "internal"}};
+  struct call c = {0};
+  set_up(NULL);
+  create("{}");
+  CHECK(!call(&c, "sandbox.read", "{\"sandbox_id\":\"%s\",\"path\":\"/0\"}", id));
+  CHECK_STR(code(&c), "unsupported");
+  CHECK_STR(c.err.engine, "local");
+  tear_down();
+  fake_caps = ENGINE_CAP_FILES;
+  set_up(NULL);
+  fake_caps = 0;
+  create("{\"idle_timeout\":1}");
+  CHECK(call(&c, "sandbox.read", "{\"sandbox_id\":\"%s\",\"path\":\"/0\"}", id));
+  CHECK_INT(c.chunk_bytes, 4);
+  CHECK_INT(val_get_int(&c.result, "bytes", 0), 4);
+  CHECK(!call(&c, "sandbox.read", "{\"sandbox_id\":\"%s\",\"path\":\"/0\",\"max\":\"3B\"}", id));
+  CHECK_STR(code(&c), "payload_too_large"); /* whatever the engine sends */
+  CHECK_INT(c.chunk_bytes, 0);
+  for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+    CHECK(!call(&c, "sandbox.write", "{\"sandbox_id\":\"%s\",\"path\":\"/%d\"}", id,
+                errors[i].error));
+    CHECK_STR(code(&c), errors[i].code);
+    CHECK_STR(c.err.field, "path");
+    CHECK_STR(c.err.sandbox_id, id);
+  }
+  /* No row for a stat is no answer. */
+  CHECK(!call(&c, "sandbox.stat", "{\"sandbox_id\":\"%s\",\"path\":\"/0\"}", id));
+  CHECK_STR(code(&c), "internal");
+  CHECK(call(&c, "sandbox.list_files", "{\"sandbox_id\":\"%s\",\"path\":\"/0\"}", id));
+  CHECK_INT(c.result.list.n, 0);
+  /* A write travels as a tree: three records and their bytes. */
+  fake.inputs = 0;
+  submit(&c, "sandbox.write", "{\"sandbox_id\":\"%s\",\"path\":\"/hang\"}", id);
+  CHECK_INT(op_input(c.op, "abc", 3, NULL), 0);
+  CHECK_INT(op_input(c.op, "", 0, NULL), 0);
+  CHECK_INT(op_input(c.op, "late", 4, NULL), 0);
+  CHECK_INT(fake.inputs, 4 * 32 + 3);
+  finish(&c);
+  CHECK_STR(code(&c), "ok");
+  CHECK_INT(val_get_int(&c.result, "bytes", 0), 3);
+  /* They end by time-out and by cancel, they are no commands, and they are activity. */
+  CHECK(!call(&c, "sandbox.read",
+              "{\"sandbox_id\":\"%s\",\"path\":\"/hang\",\"timeout\":\"1200ms\"}", id));
+  CHECK_STR(code(&c), "timeout");
+  submit(&c, "sandbox.read", "{\"sandbox_id\":\"%s\",\"path\":\"/hang\"}", id);
+  run_ms(5);
+  op_cancel(c.op, ERR_CANCELLED);
+  finish(&c);
+  CHECK_STR(code(&c), "cancelled");
+  CHECK(call(&c, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_INT(val_get_int(&c.result, "commands_executed", -1), 0);
+  CHECK_STR(val_get_str(&c.result, "status", ""), "running");
+  submit(&c, "sandbox.read", "{\"sandbox_id\":\"%s\",\"path\":\"/hang\"}", id);
+  struct call t = {0};
+  call(&t, "sandbox.terminate", "{\"sandbox_id\":\"%s\"}", id);
+  finish(&c);
+  CHECK_STR(code(&c), "sandbox_terminated");
+  call_clear(&t);
+  call_clear(&c);
+  tear_down();
+}
+
 static void on_event(void *data, uint64_t who, const struct val *v)
 {
   CHECK(data == &events && who == owner);
@@ -780,5 +857,6 @@ const struct test_case test_cases[] = {
     {"readiness", readiness},
     {"images_of_sandboxes", images_of_sandboxes},
     {"detached_sandboxes_live_on", detached_sandboxes_live_on},
+    {"operations_on_files", operations_on_files},
     {"events_come_in_order", events_come_in_order},
     {0}};

@@ -38,8 +38,10 @@ static void random_step(uint64_t *owners, size_t n)
   struct call *c = &slots[rnd(SLOTS)];
   size_t o = rnd((unsigned)n);
   const char *sb = ids_n ? ids[rnd((unsigned)ids_n)] : "sb_none";
-  char json[2048];
-  switch (rnd(9)) {
+  char json[2048], name[32];
+  static const char *const file_ops[] = {"read", "write", "list_files", "mkdir", "pack"};
+  static const char *const paths[] = {"/0", "/2", "/28", "/hang"};
+  switch (rnd(10)) {
   case 0:
   case 1:
     if (c->op) break;
@@ -68,6 +70,15 @@ static void random_step(uint64_t *owners, size_t n)
     if (c->op) op_flow(c->op, rnd(2));
     break;
   case 8:
+    if (c->op) break;
+    c->then = NULL;
+    snprintf(json, sizeof json, "{\"sandbox_id\":\"%s\",\"path\":\"%s\",\"timeout\":\"9ms\"}", sb,
+             paths[rnd(4)]);
+    snprintf(name, sizeof name, "sandbox.%s", file_ops[rnd(5)]);
+    submit_as(c, owners[o], name, json);
+    if (c->op && rnd(2)) op_input(c->op, "x", rnd(2), NULL);
+    break;
+  case 9:
     if (rnd(10) == 0) {
       supervisor_owner_end(sup, owners[o], count_done, &owners_ended);
       owners[o] = supervisor_owner_new(sup, &(struct owner_conf){.name = "again"});
@@ -78,6 +89,7 @@ static void random_step(uint64_t *owners, size_t n)
 
 static void random_round(unsigned round_seed)
 {
+  fake_caps = ENGINE_CAP_FILES;
   set_up(NULL);
   seed = round_seed;
   fake.random = true;

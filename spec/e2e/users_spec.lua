@@ -11,9 +11,10 @@ local FAN = [[
 local sandbox, task = require "sandbox", require "task"
 local out = task.map({ 1, 2, 3, 4, 5, 6 }, { limit = 3 }, function(i)
   local sb <close> = sandbox.create { env = { I = tostring(i) } }
-  sb:exec "echo $I >/tmp/f"
+  sb:write("/tmp/f", sb:exec("echo $I").stdout)
   local a = task.spawn(function() return sb:exec "cat /tmp/f" end)
   local b = task.spawn(function() return sb:exec({ "sleep", "9" }, { timeout = 0.2 }) end)
+  assert(sb:read "/tmp/f" == i .. "\n" and sb:stat("/tmp/f").uid == 0)
   return a:wait().stdout:match "%d" .. b:wait().reason
 end)
 print(table.concat(out, " "))

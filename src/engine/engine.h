@@ -11,6 +11,7 @@ struct loop;
 struct val;
 struct create_args;
 struct exec_args;
+struct file_args;
 
 /* One way to get sandboxes. Time-outs, ownership, quotas, prices, capture limits and cleanup are
  * the supervisor's, once, for every engine; an engine makes boxes, runs commands in them and ends
@@ -27,7 +28,8 @@ enum engine_caps {
   ENGINE_CAP_VOLUMES = 1 << 4,
   ENGINE_CAP_PORTS = 1 << 5,
   ENGINE_CAP_ENTRYPOINT =
-      1 << 6, /* runs args->entrypoint itself; else the supervisor does, by exec */
+      1 << 6,                /* runs args->entrypoint itself; else the supervisor does, by exec */
+  ENGINE_CAP_FILES = 1 << 7, /* exec takes operations on files */
 };
 
 struct engine_ops;
@@ -71,6 +73,12 @@ enum exec_stream { EXEC_STDOUT = 1, EXEC_STDERR = 2 };
 struct exec_op {
   struct engine_box *box;
   const struct exec_args *args; /* valid until on_done */
+  /* Instead of args, with ENGINE_CAP_FILES: an operation on files (wire/file.h), run as the
+   * sandbox's user and within its limits, as a command of it would be. Its stdout is what was
+   * asked for: bytes (READ), rows (LIST, STAT), a tree of core/tree.h (PACK); exec_input gives it
+   * the tree of an UNPACK. It exits with 0 or the errno of what failed, the name of which, below
+   * the path, is its stderr. */
+  const struct file_args *file;
   /* In order, before on_done; data is valid during the call only. */
   void (*on_chunk)(struct exec_op *op, enum exec_stream stream, const void *data, size_t len);
   /* What exec_input queues has grown past 256 KiB (true), or is below 64 KiB again (false): a stdin

@@ -25,6 +25,7 @@
 #include "base/idmap.h"
 #include "base/val.h"
 #include "core/op.h"
+#include "wire/file.h"
 #include "wire/op.h"
 
 enum {
@@ -301,6 +302,78 @@ static int start_close(struct op *op, void *ctx, struct err *err)
   op->result = val_map();
   op_finish(op, NULL);
   return 0;
+}
+
+/* --- Trees --- */
+
+static int not_granted(struct err *err, const char *field, const char *path, bool writes)
+{
+  err_set(err, ERR_DENIED, EACCES, "%.300s: the script was not granted this folder", path);
+  if (err) snprintf(err->field, sizeof err->field, "%s", field);
+  err_hint(err, "run it with --allow-%s DIR", writes ? "write" : "read");
+  return -EACCES;
+}
+
+/* The directory that grants the path, and the path from there ("" = itself); NULL where none does.
+ * at: from which grant on to look. */
+static char *granting_dir(const struct strv *dirs, const char *path, size_t *at, const char **ret)
+{
+  for (; dirs && *at < dirs->n; ++*at) {
+    char *dir = normalise(dirs->v[*at]);
+    *ret = strcmp(path, dir) == 0 ? "" : below(path, dir);
+    if (*ret) return dir;
+    free(dir);
+  }
+  return NULL;
+}
+
+static int open_below(const char *dir_path, const char *rest, int flags)
+{
+  cleanup_close int dir = open(dir_path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (dir < 0 || !*rest) return take_fd(&dir);
+  return files_open_beneath(dir, rest, flags, 0);
+}
+
+int files_open_source(const struct files *f, uint64_t owner, const char *path, struct err *err)
+{
+  struct files_grants g = grants_of(f, owner);
+  cleanup_free char *full = normalise(path);
+  const struct strv *lists[] = {g.read_dirs, g.write_dirs};
+  bool granted = false;
+  int fd = -1, saved = ENOENT;
+  for (size_t i = 0; i < 2; i++) {
+    const char *rest;
+    size_t at = 0;
+    for (char *dir; fd < 0 && (dir = granting_dir(lists[i], full, &at, &rest)); at++) {
+      granted = true;
+      fd = open_below(dir, rest, O_RDONLY);
+      if (fd < 0) saved = errno;
+      free(dir);
+    }
+  }
+  if (!granted) return not_granted(err, "source", path, false);
+  return fd >= 0 ? fd : file_error(err, "source", "read", path, saved);
+}
+
+int files_open_target(const struct files *f, uint64_t owner, const char *path, char **ret_name,
+                      struct err *err)
+{
+  struct files_grants g = grants_of(f, owner);
+  cleanup_free char *full = normalise(path);
+  const char *rest;
+  size_t at = 0;
+  *ret_name = NULL;
+  cleanup_free char *dir = granting_dir(g.write_dirs, full, &at, &rest);
+  if (!dir) return not_granted(err, "target", path, true);
+  cleanup_free char *parent = xstrdup(rest);
+  char *slash = strrchr(parent, '/'), *name = slash ? slash + 1 : parent;
+  cleanup_free char *copy = xstrdup(name);
+  *name = '\0';
+  if (slash) *slash = '\0';
+  int fd = open_below(dir, parent, O_RDONLY | O_DIRECTORY);
+  if (fd < 0) return file_error(err, "target", "write", path, errno);
+  if (*copy) *ret_name = take_ptr(&copy);
+  return fd;
 }
 
 /* --- Modules --- */

@@ -35,6 +35,14 @@ void files_set_modules(struct files *files,
 void files_end_owner(struct files *files, uint64_t owner); /* closes what it left open */
 void files_free(struct files *files);
 
+/* For sandbox.upload and sandbox.download, within what owner may: a descriptor, or a negative errno
+ * with DENIED or what the kernel says. The source is a file or a directory, open for reading; of
+ * the target it is the directory in which it has ret_name (the caller frees), or which it is
+ * itself: then ret_name is NULL. */
+int files_open_source(const struct files *files, uint64_t owner, const char *path, struct err *err);
+int files_open_target(const struct files *files, uint64_t owner, const char *path, char **ret_name,
+                      struct err *err);
+
 /* The text of a file below dir; path must not lead out of it. */
 int files_read_text(const char *dir, const char *path, struct val *ret, struct err *err);
 

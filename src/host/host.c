@@ -31,6 +31,7 @@
 #include "host/nursery.h"
 #include "host/plugins.h"
 #include "host/runner.h"
+#include "host/transfer.h"
 #include "sandbox/supervisor.h"
 #include "script/script.h"
 #include "wire/codec.h"
@@ -66,6 +67,7 @@ struct host {
   struct ops *ops;
   struct supervisor *sup;
   struct files *files;
+  struct transfers *transfers;
   struct input *input;
   struct http *http;
   struct plugins *plugins; /* NULL: there are none */
@@ -108,6 +110,7 @@ int host_new(struct host **ret, const struct host_conf *conf, struct err *err)
   h->ops = ops_new(h->loop);
   ops_add_admission(h->ops, count_op, h);
   h->files = files_new(h->ops, grants_of, h);
+  h->transfers = transfers_new(h->loop, h->ops, h->files);
   h->http = http_new(h->loop, h->ops, http_grants_of, h);
   h->input = input_new(h->loop, h->ops, STDIN_FILENO);
 #ifdef REGOLITH_DEBUG
@@ -602,6 +605,7 @@ void host_free(struct host *h)
   supervisor_free(h->sup);
   for (size_t i = 0; i < h->scripts_n; i++) script_slot_free(h->scripts[i]);
   free(h->scripts);
+  transfers_free(h->transfers);
   files_free(h->files);
   http_free(h->http);
   input_free(h->input);

@@ -209,18 +209,32 @@ static void on_exit_of_child(struct nursery_child *child, const struct nursery_e
 
 /* ---- ops ---- */
 
-static void resume_streams(struct worker *w, bool paused)
+struct remote_op {
+  struct worker *worker;
+  uint64_t id; /* the worker's */
+  bool paused; /* by the script; what our backlog pauses comes on top */
+};
+
+static void apply_flow(struct op *op)
+{
+  const struct remote_op *r = op->client_data;
+  op_flow(op, r->paused || r->worker->streams_paused);
+}
+
+static void pause_streams(struct worker *w, bool paused)
 {
   if (w->streams_paused == paused) return;
   w->streams_paused = paused;
   size_t at = 0;
-  for (struct op *op; (op = idmap_next(&w->ops, &at));) op_flow(op, paused);
+  for (struct op *op; (op = idmap_next(&w->ops, &at));) apply_flow(op);
 }
 
-struct remote_op {
-  struct worker *worker;
-  uint64_t id; /* the worker's */
-};
+static void take_flow(struct op *op, bool paused)
+{
+  struct remote_op *r = op->client_data;
+  r->paused = paused;
+  apply_flow(op);
+}
 
 static void on_op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len)
 {
@@ -231,7 +245,7 @@ static void on_op_chunk(struct op *op, enum op_stream stream, const void *data, 
   frame_encode_bytes(&out, FRAME_CHUNK, r->id, stream, data, len);
   channel_send(w->channel, out.data, out.len);
   buf_free(&out);
-  if (channel_backlog(w->channel) > MAX_BACKLOG) resume_streams(w, true);
+  if (channel_backlog(w->channel) > MAX_BACKLOG) pause_streams(w, true);
 }
 
 static void send_done(struct worker *w, uint64_t id, const struct err *err,
@@ -288,7 +302,7 @@ static void start_op(struct worker *w, struct frame *f)
   op->timeout_ms = f->num > 0 ? (uint64_t)f->num : 0;
   op->client = &op_client;
   struct remote_op *r = xmalloc(sizeof *r);
-  *r = (struct remote_op){w, f->id};
+  *r = (struct remote_op){.worker = w, .id = f->id};
   op->client_data = r;
   if (op_submit(w->conf.ops, op, &e) < 0) {
     free(r);
@@ -377,7 +391,7 @@ static bool take(struct worker *w, struct frame *f)
     if (op) take_input(op, f);
     return true;
   case FRAME_FLOW:
-    if (op) op_flow(op, f->num != 0 || w->streams_paused);
+    if (op) take_flow(op, f->num != 0);
     return true;
   case FRAME_OUTPUT:
     if (f->body.type == VAL_STR)
@@ -425,7 +439,7 @@ static void on_channel_end(void *data, const struct err *err)
 
 static void on_drain(void *data)
 {
-  resume_streams(data, false);
+  pause_streams(data, false);
 }
 
 static const struct channel_events channel_events = {

@@ -25,7 +25,9 @@ static void exec_free(struct dying *d)
   struct exec *x = list_entry(d, struct exec, dying);
   stream_free(&x->out);
   stream_free(&x->err);
+  buf_free(&x->rows);
   exec_args_free(&x->args);
+  file_args_free(&x->file);
   free(x);
 }
 
@@ -151,7 +153,7 @@ static void finish(struct exec *x)
 {
   struct sandbox *sb = x->sb;
   timer_stop(sb->sup->loop, &x->deadline);
-  answer(x);
+  x->job->answer(x);
   list_remove(&x->node);
   sb->execs_n--;
   sb->sup->execs_n--;
@@ -180,6 +182,11 @@ static void on_input_full(struct exec_op *run, bool full)
 static void on_chunk(struct exec_op *run, enum exec_stream which, const void *data, size_t len)
 {
   struct exec *x = run->data;
+  x->job->chunk(x, which, data, len);
+}
+
+static void command_chunk(struct exec *x, enum exec_stream which, const void *data, size_t len)
+{
   struct stream *s = which == EXEC_STDOUT ? &x->out : &x->err;
   stream_write(s, data, len);
   if (x->op && x->args.stream)
@@ -292,42 +299,59 @@ void sandbox_exec_flow(struct exec *x, bool paused)
 void sandbox_exec_input(struct exec *x, const void *data, size_t len)
 {
   struct engine *e = x->sb->engine->engine;
-  if (!x->done && x->args.stdin_stream) e->ops->exec_input(e, &x->run, data, len);
+  if (!x->done) e->ops->exec_input(e, &x->run, data, len);
 }
 
-int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err)
+struct exec *exec_new(struct sandbox *sb, struct op *op, const struct exec_job *job)
 {
-  struct supervisor *sup = sb->sup;
-  struct engine *e = sb->engine->engine;
   struct exec *x = xcalloc(1, sizeof *x);
-  *x = (struct exec){.sb = sb, .op = op, .args = *args, .number = op ? sb->commands + 1 : 0};
-  *args = (struct exec_args){0};
+  *x = (struct exec){.sb = sb, .job = job, .op = op};
   x->dying.free = exec_free;
   list_init(&x->node);
   list_init(&x->dying.node);
-  stream_init(&x->out, x->args.max_output);
-  stream_init(&x->err, x->args.max_output);
   x->deadline = (struct timer){.cb = on_deadline, .data = x};
   x->run = (struct exec_op){.box = sb->create.ret_box,
-                            .args = &x->args,
                             .on_chunk = on_chunk,
                             .on_input_full = on_input_full,
                             .on_done = on_done,
                             .data = x};
+  return x;
+}
+
+int exec_launch(struct exec *x, uint64_t timeout_ms, struct err *err)
+{
+  struct sandbox *sb = x->sb;
+  struct engine *e = sb->engine->engine;
   int rc = e->ops->exec(e, &x->run, err);
   if (rc < 0) {
     exec_free(&x->dying);
     return rc;
   }
-  if (op)
-    op->handler_data = x;
-  else
-    sb->entry = x;
+  if (x->op) x->op->handler_data = x;
   list_append(&sb->execs, &x->node);
   sb->execs_n++;
-  sup->execs_n++;
-  if (op) sb->commands++;
-  if (x->args.timeout_ms) timer_start(sup->loop, &x->deadline, x->args.timeout_ms);
+  sb->sup->execs_n++;
+  if (timeout_ms) timer_start(sb->sup->loop, &x->deadline, timeout_ms);
+  return 0;
+}
+
+static const struct exec_job command_job = {.chunk = command_chunk, .answer = answer};
+
+int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err)
+{
+  struct exec *x = exec_new(sb, op, &command_job);
+  x->number = op ? sb->commands + 1 : 0;
+  x->args = *args;
+  *args = (struct exec_args){0};
+  x->run.args = &x->args;
+  stream_init(&x->out, x->args.max_output);
+  stream_init(&x->err, x->args.max_output);
+  int rc = exec_launch(x, x->args.timeout_ms, err);
+  if (rc < 0) return rc;
+  if (op)
+    sb->commands++;
+  else
+    sb->entry = x;
   sandbox_touch(sb);
   emit_started(x);
   return 0;

@@ -27,7 +27,8 @@ static int refuse_closing(struct supervisor *sup, struct err *err)
 
 /* ---- sandbox.create ---- */
 
-static int lacks(const struct engine_entry *e, const char *field, const char *what, struct err *err)
+int handlers_lacks(const struct engine_entry *e, const char *field, const char *what,
+                   struct err *err)
 {
   int rc = err_set(err, ERR_UNSUPPORTED, 0, "engine \"%s\" does not support %s", e->name, what);
   if (err) {
@@ -53,16 +54,16 @@ static int check_gpu(const struct engine_entry *e, const struct create_args *a, 
 static int check_caps(const struct engine_entry *e, const struct create_args *a, struct err *err)
 {
   if (a->network == NETWORK_OPEN && !(e->caps & ENGINE_CAP_NETWORK))
-    return lacks(e, "network", "network = \"open\"", err);
+    return handlers_lacks(e, "network", "network = \"open\"", err);
   if (a->network == NETWORK_ALLOW && !(e->caps & ENGINE_CAP_NETWORK))
-    return lacks(e, "network", "network = { allow = … }", err);
+    return handlers_lacks(e, "network", "network = { allow = … }", err);
   if (a->volumes_n > 0 && !(e->caps & ENGINE_CAP_VOLUMES))
-    return lacks(e, "volumes", "volumes", err);
+    return handlers_lacks(e, "volumes", "volumes", err);
   if (a->unencrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
-    return lacks(e, "unencrypted_ports", "unencrypted_ports", err);
+    return handlers_lacks(e, "unencrypted_ports", "unencrypted_ports", err);
   if (a->encrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
-    return lacks(e, "encrypted_ports", "encrypted_ports", err);
-  if (a->ready_tcp && !e->engine->ops->probe) return lacks(e, "ready", "ready", err);
+    return handlers_lacks(e, "encrypted_ports", "encrypted_ports", err);
+  if (a->ready_tcp && !e->engine->ops->probe) return handlers_lacks(e, "ready", "ready", err);
   return check_gpu(e, a, err);
 }
 
@@ -154,13 +155,20 @@ static void create_cancel(struct op *op, void *ctx)
 
 /* ---- sandbox.exec ---- */
 
-static int check_alive(const struct sandbox *sb, struct err *err)
+int handlers_check_alive(const struct sandbox *sb, struct err *err)
 {
   if (sb->end != END_NONE) return sandbox_ended_err(sb, err);
   if (sb->state == SANDBOX_STARTED) return 0;
   int rc = err_set(err, ERR_CONFLICT, 0, "sandbox %s is still being created", sb->id);
   if (err) strcpy(err->sandbox_id, sb->id);
   return rc;
+}
+
+int handlers_check_room(const struct sandbox *sb, struct err *err)
+{
+  if (sb->execs_n < SANDBOX_EXECS_MAX) return 0;
+  return err_set(err, ERR_CAPACITY, 0, "sandbox %s runs %d commands already, the most at once",
+                 sb->id, SANDBOX_EXECS_MAX);
 }
 
 /* exec, status and terminate cost a little each where anything costs. */
@@ -192,12 +200,10 @@ static int exec_op_start(struct op *op, void *ctx, struct err *err)
   int rc = exec_args_parse(&op->args, &args, err);
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(sup, op->owner, args.sandbox_id, err);
-  rc = sb ? check_alive(sb, err) : -ENOENT;
-  if (rc == 0 && sb->execs_n >= SANDBOX_EXECS_MAX)
-    rc = err_set(err, ERR_CAPACITY, 0, "sandbox %s runs %d commands already, the most at once",
-                 sb->id, SANDBOX_EXECS_MAX);
+  rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
+  if (rc == 0) rc = handlers_check_room(sb, err);
   if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
-    rc = lacks(sb->engine, "stdin_stream", "input to a running command", err);
+    rc = handlers_lacks(sb->engine, "stdin_stream", "input to a running command", err);
   if (rc == 0) rc = exec_within_budget(sb, op, &args, err);
   if (rc < 0 && sb && err) {
     strcpy(err->sandbox_id, sb->id);
@@ -207,7 +213,7 @@ static int exec_op_start(struct op *op, void *ctx, struct err *err)
   return rc;
 }
 
-static void exec_op_cancel(struct op *op, void *ctx)
+void exec_op_cancel(struct op *op, void *ctx)
 {
   (void)ctx;
   if (op->handler_data)
@@ -218,10 +224,11 @@ static void exec_op_cancel(struct op *op, void *ctx)
 static void exec_op_input(struct op *op, void *ctx, const void *data, size_t len)
 {
   (void)ctx;
-  if (op->handler_data) sandbox_exec_input(op->handler_data, data, len);
+  struct exec *x = op->handler_data;
+  if (x && x->args.stdin_stream) sandbox_exec_input(x, data, len);
 }
 
-static void exec_op_flow(struct op *op, void *ctx, bool paused)
+void exec_op_flow(struct op *op, void *ctx, bool paused)
 {
   (void)ctx;
   if (op->handler_data) sandbox_exec_flow(op->handler_data, paused);
@@ -309,9 +316,9 @@ static int diff_start(struct op *op, void *ctx, struct err *err)
   if (!err) err = &own;
   struct sandbox *sb = find_target(op, ctx, err);
   if (!sb) return err_errno(err);
-  int rc = check_alive(sb, err);
+  int rc = handlers_check_alive(sb, err);
   if (rc == 0 && !sb->engine->engine->ops->diff)
-    rc = lacks(sb->engine, "", "sandbox.diff: telling what a sandbox changed", err);
+    rc = handlers_lacks(sb->engine, "", "sandbox.diff: telling what a sandbox changed", err);
   return rc < 0 ? rc : changes_diff_start(sb, op, err);
 }
 
@@ -329,9 +336,9 @@ static int snapshot_start(struct op *op, void *ctx, struct err *err)
   int rc = snapshot_args_parse(op->name, &op->args, &a, err);
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
-  rc = sb ? check_alive(sb, err) : -ENOENT;
+  rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
   if (rc == 0 && !sb->engine->engine->ops->snapshot)
-    rc = lacks(sb->engine, "", "sandbox.snapshot and commit: images of sandboxes", err);
+    rc = handlers_lacks(sb->engine, "", "sandbox.snapshot and commit: images of sandboxes", err);
   if (rc == 0) rc = check_new_name(sb->owner, &a, op->name, err);
   if (rc == 0) rc = changes_snapshot_start(sb, op, a.name, err);
   snapshot_args_free(&a);
@@ -374,7 +381,7 @@ static int wait_ready_start(struct op *op, void *ctx, struct err *err)
   int rc = wait_args_parse(&op->args, &a, err);
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
-  rc = sb ? check_alive(sb, err) : -ENOENT;
+  rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
   if (rc == 0) rc = ready_wait(sb, op, a.timeout_ms, err);
   wait_args_free(&a);
   return rc;
@@ -392,7 +399,7 @@ static int extend_start(struct op *op, void *ctx, struct err *err)
   int rc = extend_args_parse(&op->args, &a, err);
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
-  rc = sb ? check_alive(sb, err) : -ENOENT;
+  rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
   if (rc == 0) rc = sandbox_extend(sb, a.seconds, err);
   extend_args_free(&a);
   if (rc < 0) return rc;
@@ -417,7 +424,7 @@ static int detach_start(struct op *op, void *ctx, struct err *err)
   struct supervisor *sup = ctx;
   struct sandbox *sb = find_target(op, sup, err);
   if (!sb) return err_errno(err);
-  int rc = check_alive(sb, err);
+  int rc = handlers_check_alive(sb, err);
   if (rc < 0) return rc;
   if (!(sb->engine->caps & ENGINE_CAP_OUTLIVES_HOST)) {
     rc = err_set(err, ERR_UNSUPPORTED, 0,
@@ -545,7 +552,8 @@ static struct val caps_list(unsigned caps)
                {ENGINE_CAP_OUTLIVES_HOST, "detach"},
                {ENGINE_CAP_SNAPSHOT, "snapshot"},
                {ENGINE_CAP_VOLUMES, "volumes"},
-               {ENGINE_CAP_PORTS, "ports"}};
+               {ENGINE_CAP_PORTS, "ports"},
+               {ENGINE_CAP_FILES, "files"}};
   struct val list = val_list();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (caps & names[i].cap) val_push(&list, val_str(names[i].name));
@@ -630,4 +638,5 @@ void handlers_register(struct supervisor *sup)
 {
   for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
     ops_register(sup->ops, &handlers[i], sup);
+  file_handlers_register(sup);
 }

@@ -6,10 +6,12 @@
  *   handlers.c  ops in, answers out          supervisor.c  owners, engines, events, shutdown
  *   sandbox.c   life-cycle of one sandbox    exec.c        one command
  *   ready.c     is it ready?                 changes.c     diff, snapshot, commit, fork
+ *   file.c      operations on files, which are execs of a kind
  *
  * A record in memory of which an engine may still hold a pointer is never freed from inside that
  * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
 
+#include "base/buf.h"
 #include "base/id.h"
 #include "base/index.h"
 #include "base/list.h"
@@ -19,6 +21,7 @@
 #include "sandbox/budget.h"
 #include "sandbox/state.h"
 #include "sandbox/supervisor.h"
+#include "wire/file.h"
 #include "wire/op.h"
 
 struct op;
@@ -141,16 +144,29 @@ struct waiter {
   bool caused_it; /* its call is why the sandbox ends */
 };
 
+/* What an exec is for: who takes its output, and what its end means. */
+struct exec;
+struct exec_job {
+  void (*chunk)(struct exec *x, enum exec_stream which, const void *data, size_t len);
+  void (*answer)(struct exec *x); /* it has ended: x->failed, x->done_err, x->run.ret_… */
+};
+
 struct exec {
   struct sandbox *sb;
-  struct list node;      /* sandbox.execs */
-  struct op *op;         /* NULL: the entrypoint, which nobody waits for */
-  struct exec_args args; /* owned */
-  struct exec_op run;    /* with the engine until on_done */
+  const struct exec_job *job;
+  struct list node;       /* sandbox.execs */
+  struct op *op;          /* NULL: nobody waits for it (the entrypoint) */
+  struct exec_args args;  /* owned; of a command */
+  struct file_args file;  /* owned; of an operation on files */
+  struct file_args asked; /* the same as the engine gets it: not owned */
+  struct buf rows;        /* owned; of the same: what it answers so far */
+  struct exec_op run;     /* with the engine until on_done */
   struct kill_op kill;
   struct stream out, err;
   struct timer deadline;   /* the time-out, later the wait before another kill */
   enum outcome_reason why; /* why we end it; REASON_EXITED: we do not */
+  bool overflown;          /* an operation on files that answers more than it may */
+  bool input_ended;        /* … whose input is complete */
   bool killing;            /* the engine has not answered the kill */
   bool done;               /* the engine has reported the end */
   bool failed;             /* … as an error: */
@@ -251,5 +267,18 @@ void sandbox_exec_flow(struct exec *x, bool paused);
 struct val sandbox_entry_view(const struct sandbox *sb); /* what its entrypoint printed */
 void sandbox_exec_input(struct exec *x, const void *data, size_t len);
 void sandbox_exec_abandon(struct exec *x, const struct err *err);
+struct exec *exec_new(struct sandbox *sb, struct op *op, const struct exec_job *job);
+int exec_launch(struct exec *x, uint64_t timeout_ms, struct err *err); /* frees x on failure */
+
+/* handlers.c */
+int handlers_check_alive(const struct sandbox *sb, struct err *err);
+int handlers_check_room(const struct sandbox *sb, struct err *err); /* for another exec */
+int handlers_lacks(const struct engine_entry *e, const char *field, const char *what,
+                   struct err *err);
+void exec_op_cancel(struct op *op, void *ctx);
+void exec_op_flow(struct op *op, void *ctx, bool paused);
+
+/* file.c */
+void file_handlers_register(struct supervisor *sup);
 
 #endif

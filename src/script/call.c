@@ -38,6 +38,8 @@ struct call {
   size_t charged;     /* bytes the script answers for: arguments until done, then the result */
   bool wants_chunks;  /* on_chunk was given, and has not failed */
   bool paused;        /* the handler was told so */
+  bool feeding;       /* opts.input has more to give */
+  bool input_full;    /* … but not now, says the handler */
   bool done, consumed;
   bool failed;    /* on_chunk raised an error: it is at stack index CALL_ERROR */
   struct err err; /* of the op, once done */
@@ -153,11 +155,20 @@ static void on_done(struct op *op, const struct err *err)
   script_settle(s);
 }
 
-static const struct op_client client = {.on_chunk = on_chunk, .on_done = on_done};
+static void on_input_full(struct op *op, bool full)
+{
+  struct call *c = op->client_data;
+  c->input_full = full;
+  if (c->task && !full) wake(c);
+}
+
+static const struct op_client client = {
+    .on_chunk = on_chunk, .on_input_full = on_input_full, .on_done = on_done};
 
 /* --- In the task --- */
 
 static int call_run(lua_State *L, int status, lua_KContext ctx);
+static int feed(lua_State *L, struct call *c);
 
 /* The callback is over; an error in it ends the op. */
 static int chunk_handled(lua_State *L, int status, lua_KContext ctx)
@@ -166,7 +177,7 @@ static int chunk_handled(lua_State *L, int status, lua_KContext ctx)
   if (status != LUA_OK && status != LUA_YIELD) {
     lua_replace(L, CALL_ERROR);
     c->failed = true;
-    c->wants_chunks = false;
+    c->wants_chunks = c->feeding = false;
     drop_chunks(c);
     call_cancel(c, ERR_CANCELLED);
   }
@@ -230,6 +241,42 @@ static int call_ended(lua_State *L, struct call *c)
   return 1;
 }
 
+/* A piece was given, or nil for the end. Whether it is too much shows in the loop's next turn. */
+static int input_given(lua_State *L, int status, lua_KContext ctx)
+{
+  struct call *c = (struct call *)ctx;
+  if (status != LUA_OK && status != LUA_YIELD) return chunk_handled(L, status, ctx);
+  size_t len = 0;
+  struct err err = {0};
+  const char *data = lua_tolstring(L, -1, &len);
+  if (!data && !lua_isnil(L, -1)) {
+    err_arg(&err, "data", "what is written must be strings, not a %s", luaL_typename(L, -1));
+    script_push_err(L, &err);
+    return chunk_handled(L, LUA_ERRRUN, ctx);
+  }
+  if (!data) c->feeding = false;
+  if (!c->done && (!data || len > 0)) op_input(c->op, data ? data : "", len, &err);
+  lua_settop(L, CALL_ERROR);
+  if (err.kind != ERR_NONE && err.kind != ERR_CONFLICT) {
+    script_push_err(L, &err);
+    return chunk_handled(L, LUA_ERRRUN, ctx);
+  }
+  if (err.kind != ERR_NONE) c->feeding = false; /* it ends already, and says why */
+  if (!c->feeding) return call_run(L, LUA_OK, ctx);
+  return task_block(L, 0, true, ctx, call_run);
+}
+
+/* opts.input: a string goes at once, a function is asked for more until it gives nil. */
+static int feed(lua_State *L, struct call *c)
+{
+  lua_KContext ctx = (lua_KContext)c;
+  lua_getfield(L, CALL_OPTS, "input");
+  if (lua_isfunction(L, -1)) return input_given(L, lua_pcallk(L, 0, 1, 0, ctx, input_given), ctx);
+  lua_pushnil(L);
+  lua_setfield(L, CALL_OPTS, "input"); /* given once; then comes the end */
+  return input_given(L, LUA_OK, ctx);
+}
+
 /* What there is to do for the call now; runs again after each chunk and each wake-up. */
 static int call_run(lua_State *L, int status, lua_KContext ctx)
 {
@@ -238,11 +285,12 @@ static int call_run(lua_State *L, int status, lua_KContext ctx)
   if (c->script->stage == STAGE_STOPPED) return task_block(L, UINT64_MAX, false, ctx, call_run);
   if (task_must_raise(c->task)) {
     drop_chunks(c);
-    c->wants_chunks = false;
+    c->wants_chunks = c->feeding = false;
     call_cancel(c, c->task->why);
   }
   if (!list_empty(&c->chunks)) return take_chunk(L, c);
   if (c->done) return call_ended(L, c);
+  if (c->feeding && !c->input_full) return feed(L, c);
   c->task->blocked_on = c;
   return task_block(L, UINT64_MAX, true, ctx, call_run);
 }
@@ -286,38 +334,6 @@ static int submit(lua_State *L, struct call *c, struct err *err)
   return 0;
 }
 
-/* opts.input: a string goes at once, a function is asked for more until it gives nil. The calling
- * task does that; then it waits. */
-static int input_given(lua_State *L, int status, lua_KContext ctx)
-{
-  struct call *c = (struct call *)ctx;
-  if (status != LUA_OK && status != LUA_YIELD) return chunk_handled(L, status, ctx);
-  size_t len = 0;
-  const char *data = lua_tolstring(L, -1, &len);
-  struct err err = {0};
-  if (!c->done && (!data || len > 0)) op_input(c->op, data ? data : "", len, &err);
-  lua_settop(L, CALL_ERROR);
-  if (err.kind != ERR_NONE && err.kind != ERR_CONFLICT) {
-    script_push_err(L, &err);
-    return chunk_handled(L, LUA_ERRRUN, ctx);
-  }
-  if (!data || c->done || err.kind != ERR_NONE) return call_run(L, LUA_OK, ctx);
-  lua_getfield(L, CALL_OPTS, "input");
-  if (!lua_isfunction(L, -1)) {
-    lua_pushnil(L);
-    return input_given(L, LUA_OK, ctx);
-  }
-  return input_given(L, lua_pcallk(L, 0, 1, 0, ctx, input_given), ctx);
-}
-
-static int give_input(lua_State *L, struct call *c)
-{
-  lua_KContext ctx = (lua_KContext)c;
-  if (lua_type(L, -1) == LUA_TFUNCTION)
-    return input_given(L, lua_pcallk(L, 0, 1, 0, ctx, input_given), ctx);
-  return input_given(L, LUA_OK, ctx);
-}
-
 /* core.call(name, args, opts) */
 int call_start(lua_State *L)
 {
@@ -351,7 +367,7 @@ int call_start(lua_State *L)
   lua_replace(L, CALL_ARGS); /* they may be big */
   if (lua_istable(L, CALL_OPTS)) {
     lua_getfield(L, CALL_OPTS, "input");
-    if (!lua_isnil(L, -1)) return give_input(L, c);
+    c->feeding = !lua_isnil(L, -1);
     lua_pop(L, 1);
   }
   return call_run(L, LUA_OK, (lua_KContext)c);

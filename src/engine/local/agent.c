@@ -300,11 +300,13 @@ static void on_exec(const struct proto_exec *x, const char *inline_text, size_t 
                     const int *fds, size_t fds_n)
 {
   size_t want = 2 + (x->in_memfd ? 1 : 0) + (x->flags & EXEC_HAS_STDIN ? 1 : 0), at = 0;
-  if (fds_n != want || x->argc == 0 || x->argc > EXEC_ARGS_MAX || x->envc > EXEC_ARGS_MAX) {
+  bool file = x->flags & EXEC_FILE;
+  if (fds_n != want || x->argc == 0 || (file && x->argc != EXEC_FILE_ARGC) ||
+      x->argc > EXEC_ARGS_MAX || x->envc > EXEC_ARGS_MAX) {
     refuse(x->exec, REFUSED_OTHER, EPROTO);
     return;
   }
-  struct agent_launch l = {.envc = x->envc};
+  struct agent_launch l = {.envc = x->envc, .file = file};
   int memfd = x->in_memfd ? fds[at++] : -1;
   l.fds[0] = x->flags & EXEC_HAS_STDIN ? fds[at++] : agent.null;
   l.fds[1] = fds[at++];

@@ -38,6 +38,7 @@ struct agent_launch {
   struct agent_user user;
   int fds[3]; /* stdin, stdout, stderr: taken for the call only */
   const struct walls_limits *limits;
+  bool file;      /* argv is for agent_file, in a copy of this process, and nothing is executed */
   bool cgroup_ns; /* the command gets a cgroup namespace of its own */
   int cgroup_fd;  /* leaf to be born in; -1: none, the command gets a UTS namespace as its mark */
   int oom_adj_fd; /* this process's oom_score_adj; -1 = none */
@@ -52,5 +53,8 @@ struct agent_launch {
 
 /* Starts it with vfork and exec. Nothing is left behind when it did not start. */
 void agent_launch(struct agent_launch *l);
+
+/* Runs an operation on files (proto.h's EXEC_FILE) in this process: 0 or a positive errno. */
+int agent_file(char **argv);
 
 #endif

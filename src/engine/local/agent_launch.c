@@ -1,4 +1,5 @@
-/* Starts one command: clone with vfork semantics, set-up in the child, exec.
+/* Starts one command: clone with vfork semantics, set-up in the child, exec. Operations on files
+ * (agent_file.c) start the same way, as a copy that executes nothing.
  *
  * The child shares the agent's memory until it has executed: it touches nothing but its own stack
  * and the launch record, and uses bare system calls where the C library would involve other
@@ -11,6 +12,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -90,8 +93,10 @@ static void end_child(int status)
   syscall(SYS_exit_group, status);
 }
 
+/* A copy cannot write into the record: its exit code tells. */
 static void refuse(struct agent_launch *l, enum refused_why why, int error)
 {
+  if (l->file) end_child(error);
   l->ret_refused = (int)why;
   l->ret_errno = error;
   end_child(125);
@@ -187,6 +192,43 @@ static void child(struct agent_launch *l)
   end_child(l->ret_exit_code);
 }
 
+/* What exec does for a command: root of the box has the box's capabilities, others none. */
+static void drop_capabilities(struct agent_launch *l)
+{
+  struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct data[2];
+  if (syscall(SYS_capget, &head, data) < 0) refuse(l, REFUSED_OTHER, errno);
+  for (int i = 0; i < 2; i++) {
+    uint32_t keep = l->user.uid == 0 ? (uint32_t)(WALLS_CAPABILITIES >> (32 * i)) : 0;
+    data[i].permitted &= keep;
+    data[i].effective = data[i].permitted;
+    data[i].inheritable = 0;
+  }
+  if (syscall(SYS_capset, &head, data) < 0) refuse(l, REFUSED_OTHER, errno);
+}
+
+static void file_child(struct agent_launch *l)
+{
+  enum walls_step step;
+  setsid();
+  for (int fd = 0; fd < 3; fd++)
+    if (dup2(l->fds[fd], fd) < 0) refuse(l, REFUSED_OTHER, errno);
+  syscall(SYS_close_range, 3, ~0U, 0);
+  set_ids(l);
+  drop_capabilities(l);
+  if (l->argv[1][0] != '/') enter_cwd(l);
+  int rc = walls_close_command(l->limits, &step);
+  if (rc < 0) refuse(l, REFUSED_OTHER, -rc);
+  end_child(agent_file(l->argv));
+}
+
+static long clone_copy(struct clone_args *args, struct agent_launch *l)
+{
+  long pid = syscall(SYS_clone3, args, sizeof *args);
+  if (pid == 0) file_child(l);
+  return pid;
+}
+
 /* What a shell says, where a shell would say it. */
 static void complain(const struct agent_launch *l)
 {
@@ -224,12 +266,12 @@ void agent_launch(struct agent_launch *l)
   if (l->cgroup_fd >= 0) {
     args.flags = CLONE_INTO_CGROUP;
     args.cgroup = (uint64_t)l->cgroup_fd;
-  } else {
+  } else if (!l->file) {
     args.flags = CLONE_NEWUTS;
   }
   if (l->cgroup_ns) args.flags |= CLONE_NEWCGROUP;
   set_oom_adj(l->oom_adj_fd, "1000");
-  long pid = clone_call(&args, child, l);
+  long pid = l->file ? clone_copy(&args, l) : clone_call(&args, child, l);
   int e = errno;
   set_oom_adj(l->oom_adj_fd, "0");
   l->ret_pid = (pid_t)pid;

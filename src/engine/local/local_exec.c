@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "engine/local/local_internal.h"
+#include "wire/file.h"
 
 #define DRAIN_MS      100
 #define KILL_WAIT_MS  5000
@@ -288,10 +289,16 @@ static struct exec *find(struct engine_box *b, uint64_t id)
   return NULL;
 }
 
+static const char *user_of(const struct exec *x)
+{
+  const char *own = x->op->file ? x->op->file->user : x->op->args->user;
+  return own ? own : x->box->user;
+}
+
 static void refused_error(const struct exec *x, const struct proto_refused *msg, struct err *err)
 {
-  const struct exec_args *a = x->op->args;
-  const char *cwd = a->cwd ? a->cwd : x->box->cwd, *user = a->user ? a->user : x->box->user;
+  const char *cwd = x->op->args && x->op->args->cwd ? x->op->args->cwd : x->box->cwd;
+  const char *user = user_of(x);
   const char *why = strerror(msg->error);
   switch ((enum refused_why)msg->why) {
   case REFUSED_CWD: err_arg(err, "cwd", "cwd: cannot enter \"%s\": %s", cwd ? cwd : "", why); break;
@@ -421,6 +428,25 @@ static bool overrides(const struct strv *env, const char *entry)
   return false;
 }
 
+/* An operation on files, as agent_file reads it. */
+static void write_file_text(const struct exec *x, struct buf *text, struct proto_exec *head)
+{
+  const struct file_args *f = x->op->file;
+  put_string(text, x->box->cwd);
+  put_string(text, user_of(x));
+  buf_printf(text, "%d", f->kind);
+  buf_putc(text, '\0');
+  put_string(text, f->path);
+  buf_printf(text, "%u", f->mode);
+  buf_putc(text, '\0');
+  buf_printf(text, "%llu", (unsigned long long)f->max);
+  buf_putc(text, '\0');
+  put_string(text, f->follow ? "1" : "0");
+  head->flags |= EXEC_FILE;
+  head->argc = EXEC_FILE_ARGC;
+  head->len = (uint32_t)text->len;
+}
+
 /* The strings of the request (proto.h), with the box's defaults filled in. */
 static void write_text(const struct engine_box *b, const struct exec_args *a, struct buf *text,
                        struct proto_exec *head)
@@ -473,15 +499,20 @@ static void close_ends(struct ends *ends)
   while (ends->n > 0) close(ends->fds[--ends->n]);
 }
 
+/* Does input follow, by exec_input? */
+static bool takes_input(const struct exec_op *op)
+{
+  return op->file ? op->file->kind == FILE_UNPACK : op->args->stdin_stream;
+}
+
 static int open_pipes(struct exec *x, const struct buf *text, bool in_memfd, struct ends *ends)
 {
-  const struct exec_args *a = x->op->args;
   int p[2];
   if (in_memfd) {
     if ((p[0] = make_memfd(text)) < 0) return -1;
     ends->fds[ends->n++] = p[0];
   }
-  if (a->stdin_stream || a->stdin_len > 0) {
+  if (takes_input(x->op) || (x->op->args && x->op->args->stdin_len > 0)) {
     if (make_pipe(p, 1) < 0) return -1;
     x->in = p[1];
     ends->fds[ends->n++] = p[0];
@@ -529,7 +560,10 @@ static int send_request(struct exec *x, struct err *err)
   struct proto_exec head = {.type = PROTO_EXEC, .exec = x->id};
   struct buf text = {0};
   struct ends ends = {.n = 0};
-  write_text(x->box, x->op->args, &text, &head);
+  if (x->op->file)
+    write_file_text(x, &text, &head);
+  else
+    write_text(x->box, x->op->args, &text, &head);
   head.in_memfd = text.len > PROTO_INLINE_MAX;
   int rc = 0;
   if (text.len > TEXT_MAX_LEN)
@@ -552,7 +586,7 @@ int run_start(struct engine_box *b, struct exec_op *op, struct err *err)
 {
   if (b->state != BOX_RUNNING || b->kill_sent || b->sock < 0)
     return err_set(err, ERR_SANDBOX_TERMINATED, ESRCH, "the sandbox has ended");
-  int rc = check_args(op->args, err);
+  int rc = op->file ? 0 : check_args(op->args, err);
   if (rc < 0) return rc;
   struct exec *x = new_exec(b, op);
   rc = send_request(x, err);
@@ -563,7 +597,7 @@ int run_start(struct engine_box *b, struct exec_op *op, struct err *err)
   op->engine_data = x;
   op->ret_duration_us = op->ret_cpu_us = op->ret_max_rss_kib = 0;
   watch_streams(x);
-  if (op->args->stdin_stream) return 0;
+  if (takes_input(op)) return 0;
   x->input_ended = true;
   if (x->in < 0) return 0;
   buf_append(&x->input, op->args->stdin_data, op->args->stdin_len);

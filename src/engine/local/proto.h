@@ -124,7 +124,11 @@ struct proto_go {
   uint8_t ns_per_exec; /* as there */
 };
 
-enum { EXEC_HAS_STDIN = 1 };
+enum {
+  EXEC_HAS_STDIN = 1,
+  EXEC_FILE = 2, /* no command but an operation on files: kind, path, mode, max, follow as argv */
+};
+#define EXEC_FILE_ARGC 5
 
 /* EXEC: behind the struct, or in the memfd, len bytes of NUL-terminated strings: cwd, user, then
  * argc arguments, then envc variables. Empty cwd and user mean the default. */
