@@ -412,7 +412,8 @@ int64_t supervisor_price_extend(struct supervisor *sup, uint64_t owner, const ch
                                 uint32_t seconds)
 {
   const struct sandbox *sb = sandbox_find(sup, owner, id, NULL);
-  if (!sb || check_alive(sb, NULL) < 0 || seconds > SANDBOX_DAY_S - sb->args.timeout_s) return 0;
+  if (!sb || handlers_check_alive(sb, NULL) < 0 || seconds > SANDBOX_DAY_S - sb->args.timeout_s)
+    return 0;
   return sandbox_extend_price(sb, sb->args.timeout_s + seconds);
 }
 
