@@ -5,8 +5,9 @@
 # policy.json for skopeo, ca.pem, cert.pem and key.pem for TLS on 127.0.0.1.
 #   base   one layer        app    base and a second layer: changes, whiteouts, links, attributes, a configuration
 #   many   twelve layers    zstd   app, compressed with zstd       multi  an index: app for this machine, and another
+# It is made once, and made anew when this file changes.
 set -eu
-dir=$1
+keep=$1
 here=$(cd "$(dirname "$0")" && pwd)
 [ "$(id -u)" -eq 0 ] || { echo "needs root, to make files of several owners"; exit 77; }
 need="umoci skopeo python3 openssl dpkg-deb"
@@ -15,6 +16,12 @@ for c in $need; do
   sh "$here/../../tools/deps.sh" umoci skopeo python3-minimal openssl docker-registry buildah >/dev/null 2>&1 ||
     { echo "cannot install: $need"; exit 77; }
 done
+exec 9>"$keep.lock"
+flock 9
+mark=$(sha256sum "$here/fixture.sh")
+[ "$(cat "$keep/made-by" 2>/dev/null)" = "$mark" ] && exit 0
+dir=$keep.new
+rm -rf "$keep" "$dir"
 mkdir -p "$dir/debs" "$dir/root"
 cd "$dir/debs"
 apt-get download -q libc6 libgcc-s1 gcc-12-base dash coreutils libacl1 libattr1 libgmp10 libselinux1 libpcre2-8-0 \
@@ -84,6 +91,9 @@ index["manifests"].append({"mediaType": "application/vnd.oci.image.index.v1+json
                            "annotations": {"org.opencontainers.image.ref.name": "multi"}})
 json.dump(index, open("img/index.json", "w"))
 X
-openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 2 -subj /CN=127.0.0.1 \
+openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 3650 -subj /CN=127.0.0.1 \
   -addext subjectAltName=IP:127.0.0.1 2>/dev/null
 cp ca.pem cert.pem
+rm -rf debs
+echo "$mark" >made-by
+mv "$dir" "$keep"

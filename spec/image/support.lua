@@ -2,6 +2,7 @@
 -- (registry.py), a store of its own for each test.
 local assert = require "luassert"
 local json = require "json"
+local lfs = require "lfs"
 local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local proc = require "spec.support.proc"
@@ -9,9 +10,11 @@ local proc = require "spec.support.proc"
 local M = {}
 
 M.here = "spec/image"
-M.keep = (os.getenv "TMPDIR" or "/tmp") .. "/image-fixture." .. math.random(1e9)
+local build = proc.build:sub(1, 1) == "/" and proc.build or lfs.currentdir() .. "/" .. proc.build
+M.keep = build .. "/image-fixture" -- made once; nobody writes to it
 M.img = M.keep .. "/img"
 local missing -- why nothing of this can run here
+local room, rooms = nil, 0 -- where stores and unpacked trees go: in memory, where that can be had
 
 function M.sh(script, opts)
   opts = opts or {}
@@ -34,10 +37,26 @@ function M.log()
   return json.decode(M.sh(("curl -sS http://127.0.0.1:%d/_log"):format(M.port)).stdout)
 end
 
+-- A fresh directory for much that is soon gone. The disk would be flushed for each image.
+function M.room(name)
+  rooms = rooms + 1
+  local path = ("%s/%s.%d"):format(room, name, rooms)
+  M.sh("mkdir " .. path)
+  return path
+end
+
+local function make_room()
+  room = files.dir "room"
+  -- User attributes came to tmpfs with Linux 6.6.
+  M.sh(([[mount -t tmpfs -o size=3g,mode=755 images %s || exit 0
+    python3 -c 'import os, sys; os.setxattr(sys.argv[1], "user.x", b"1")' %s && exit 0
+    umount %s]]):format(room, room, room))
+end
+
 -- A store of its own for each test: M.state is its folder, M.env the environment of the binary.
 
 function M.fresh(more)
-  M.state = files.dir "state"
+  M.state = M.room "state"
   M.env = proc.env { XDG_STATE_HOME = M.state, HOME = M.state, DOCKER_CONFIG = false,
     XDG_RUNTIME_DIR = false, REGOLITH_PULL = false }
   for k, v in pairs(more or {}) do M.env[k] = v or nil end
@@ -88,7 +107,7 @@ end
 function M.same_as_umoci(ref, tag)
   local paths = {}
   for _, l in ipairs(M.layers(ref)) do table.insert(paths, 1, l.path) end
-  local dir = files.dir "umoci"
+  local dir = M.room "umoci"
   local r = M.sh(([[
     umoci unpack --image %s:%s %s/u >/dev/null 2>&1 && mkdir %s/m %s/e &&
     mount -t overlay overlay -o ro,lowerdir=%s:%s/e %s/m || exit 3
@@ -115,7 +134,6 @@ function M.describe(env, what, fn)
   busted = env
   busted.describe(what, function()
     busted.setup(function()
-      M.sh("mkdir -p " .. M.keep)
       local r = M.sh(("sh %s/fixture.sh %s"):format(M.here, M.keep),
         { may_fail = true, timeout = 200 })
       if r.status == 77 then
@@ -124,6 +142,7 @@ function M.describe(env, what, fn)
       end
       assert.equal(0, r.status, r.stdout .. r.stderr)
       registry = proc.start { "python3", M.here .. "/registry.py", M.img }
+      make_room()
       M.port = tonumber(registry:expect "port (%d+)")
       M.name = ("127.0.0.1:%d/library/python"):format(M.port)
     end)
@@ -133,7 +152,8 @@ function M.describe(env, what, fn)
         registry:kill "TERM"
         registry:wait(10)
       end
-      M.sh("rm -rf " .. M.keep)
+      if room then M.sh(("umount %s 2>/dev/null; rm -rf %s"):format(room, room)) end
+      files.clean()
     end)
 
     busted.before_each(function()
@@ -143,8 +163,7 @@ function M.describe(env, what, fn)
     end)
 
     busted.after_each(function()
-      if M.state then M.sh("rm -rf " .. M.state .. "/*") end
-      files.clean()
+      if room then M.sh(("rm -rf %s/*"):format(room)) end
     end)
 
     fn()
