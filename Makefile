@@ -4,6 +4,7 @@
 #   make test     the same, then every test           make lint   formatting, warnings, include rules
 #   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
 #   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
+#   make soak     many clients of one server for SOAK_SECONDS (600)
 #   make deps     install Debian packages that are missing
 #   make test-vm  what depends on control groups, in a small virtual machine with cgroup v2
 #   make install PREFIX=~/.local [DESTDIR=]           make uninstall, make clean
@@ -66,14 +67,14 @@ part_libs       = $(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null)
 # spec/host is the program that runs the Lua specs.
 SRC      := $(sort $(shell find src -name '*.c' ! -name '*_gen.c'))
 LIB_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/cli/main.c $(PART_SRC),$(SRC)))
-LUA_SRC  := $(sort $(shell find lua -name '*.lua') $(wildcard web/*.html))
+LUA_SRC  := $(sort $(shell find lua -name '*.lua') $(wildcard web/*.html web/*.json))
 SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
                   libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev libsqlite3-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
-                  shellcheck uidmap procps bubblewrap python3 chromium
+                  shellcheck uidmap procps bubblewrap python3 chromium curl openssl python3-requests python3-jsonschema
 
 .PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
@@ -207,6 +208,19 @@ build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  -o $@ $< $(FUZZ_SRC) -lcjson -l:libmsgpackc.a -lm
 
+build/fuzz/fuzz_http1: spec/fuzz/fuzz_http1.c $(FUZZ_SRC) src/net/http1.c
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -o $@ $< $(FUZZ_SRC) src/net/http1.c -lcjson -l:libmsgpackc.a -lm
+
+# 2,000 clients of one server over their whole life-cycle, for SOAK_SECONDS.
+SOAK_SECONDS ?= 600
+SOAK_CLIENTS ?= 2000
+.PHONY: soak
+soak: deps deps-test all
+	sh tools/soak.sh $(BUILD) $(SOAK_SECONDS) $(SOAK_CLIENTS)
+
 bench: all
 	sh tools/bench.sh $(BUILD)
 
@@ -232,6 +246,8 @@ install: all
 	install -D -m 644 completions/regolith.bash $(SHAREDIR)/bash-completion/completions/regolith
 	install -D -m 644 completions/_regolith $(SHAREDIR)/zsh/site-functions/_regolith
 	install -D -m 644 completions/regolith.fish $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' contrib/regolith.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/regolith.service
 	install -d $(SHAREDIR)/regolith/types
 	install -m 644 lua/types/*.d.lua $(SHAREDIR)/regolith/types/
 
@@ -241,6 +257,7 @@ uninstall:
 	rm -f $(SHAREDIR)/bash-completion/completions/regolith $(SHAREDIR)/zsh/site-functions/_regolith
 	rm -f $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
 	rm -rf $(SHAREDIR)/regolith/types
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/regolith.service
 	-rmdir $(SHAREDIR)/regolith 2>/dev/null
 
 clean:

@@ -17,12 +17,14 @@ _regolith()
     fi
   done
   case $prev in
-    --image | -i) mapfile -t COMPREPLY < <(compgen -W "host dir:" -- "$cur"); return ;;
+    --image | -i | --default-image) mapfile -t COMPREPLY < <(compgen -W "host dir:" -- "$cur"); return ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W "local" -- "$cur"); return ;;
-    --network) mapfile -t COMPREPLY < <(compgen -W "none open" -- "$cur"); return ;;
+    --network | --default-network) mapfile -t COMPREPLY < <(compgen -W "none open" -- "$cur"); return ;;
+    --listen | -l) mapfile -t COMPREPLY < <(compgen -W "127.0.0.1:8080" -- "$cur"); return ;;
+    --tls-cert | --tls-key | --access-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --env | -e) mapfile -t COMPREPLY < <(compgen -v -- "$cur"); return ;;
     --plugin) mapfile -t COMPREPLY < <(compgen -o default -W "audit gpu-hours" -- "$cur"); return ;;
-    --allow-read | --allow-write) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    --allow-read | --allow-write | --state | -s) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
   esac
   if [[ $cur == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$("$program" help "$cmd" 2>/dev/null |

@@ -8,6 +8,7 @@ for tool in bwrap crun; do
 done
 mkdir -p "$build/spec"
 ${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -o "$build/spec/bench" spec/bench/bench.c
-# The group "image" is a script of its own: its peers are other programs than those of the rest.
-[ "$*" = image ] || "$build/spec/bench" "$build/regolith" spec/bench --json "$build/bench.json" "$@"
+# The groups "image" and "serve" are scripts of their own: their peers are other programs than those of the rest.
+case $* in image | serve) ;; *) "$build/spec/bench" "$build/regolith" spec/bench --json "$build/bench.json" "$@" ;; esac
 case "$*" in '' | image) sh spec/bench/image.sh "$build" ;; esac
+case "$*" in '' | serve) sh spec/bench/serve.sh "$build" ;; esac

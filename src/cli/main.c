@@ -14,7 +14,7 @@
 #include "cli/session.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_run,   &cmd_repl, &cmd_ps,     &cmd_exec, &cmd_image,   &cmd_volume,
+    &cmd_run,   &cmd_repl, &cmd_ps,     &cmd_exec, &cmd_image,   &cmd_volume, &cmd_serve,
     &cmd_check, &cmd_api,  &cmd_doctor, &cmd_help, &cmd_version, NULL,
 };
 

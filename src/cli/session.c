@@ -45,20 +45,28 @@ static int unknown_engine(const char *name, struct err *err)
   return rc;
 }
 
+int session_open_engine(struct engine **ret, const char *name, struct loop *loop, struct err *err)
+{
+  register_engines();
+  if (!name) name = "local";
+  const struct engine_ops *type = engine_find(name);
+  if (!type) return unknown_engine(name, err);
+  return type->open(ret, &(struct engine_conf){.name = name, .loop = loop}, err);
+}
+
 int session_open(struct host **ret, const char *engine, const struct host_conf *conf,
                  struct err *err)
 {
   register_engines();
   const char *name = engine ? engine : "local";
-  const struct engine_ops *type = engine_find(name);
-  if (!type) return unknown_engine(name, err);
+  if (!engine_find(name)) return unknown_engine(name, err);
   struct host_conf with_engine = *conf;
   with_engine.default_engine = name;
   struct host *host;
   int rc = host_new(&host, &with_engine, err);
   if (rc < 0) return rc;
   struct engine *opened;
-  rc = type->open(&opened, &(struct engine_conf){.name = name, .loop = host_loop(host)}, err);
+  rc = session_open_engine(&opened, name, host_loop(host), err);
   if (rc < 0) {
     host_free(host);
     return rc;

@@ -6,8 +6,10 @@
 #include "base/err.h"
 
 struct cli_list;
+struct engine;
 struct host;
 struct host_conf;
+struct loop;
 struct strv;
 
 /* First thing in main: starts the helpers of the engines where `wanted`. Does not return in a
@@ -18,6 +20,9 @@ void session_prefork(const char *program, bool sandboxes, bool scripts);
  * (NULL: "local") as the default one. ENGINE_UNAVAILABLE: this machine cannot make sandboxes. */
 int session_open(struct host **ret, const char *engine, const struct host_conf *conf,
                  struct err *err);
+
+/* The engine alone (NULL: "local"), for whoever has a loop and a supervisor of its own. */
+int session_open_engine(struct engine **ret, const char *name, struct loop *loop, struct err *err);
 
 /* The exit status for a session that did not open. */
 int session_exit_status(const struct err *err);

@@ -15,7 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -23,7 +24,7 @@
 
 #define PIPELINE_MAX (64u << 10) /* bytes read ahead of an answer */
 #define LINGER_MS    5000
-#define SLOWEST      (16u << 10) /* bytes of a whole answer that must be taken per stall_ms */
+#define SLOWEST      (16 << 10) /* bytes of a whole answer that must be taken per stall_ms */
 #define NEVER        UINT64_MAX
 
 struct write {
@@ -56,12 +57,20 @@ static size_t waiting(const struct conn *c)
   return uv_stream_get_write_queue_size((const uv_stream_t *)&c->tcp);
 }
 
+/* Bytes that its kernel has not acknowledged: what ours took says nothing about the reader. */
+static int unacknowledged(const struct conn *c)
+{
+  uv_os_fd_t fd;
+  int n = 0;
+  if (uv_fileno((const uv_handle_t *)&c->tcp, &fd) < 0 || ioctl(fd, SIOCOUTQ, &n) < 0) return 0;
+  return n;
+}
+
 /* Has the reader taken enough since the last look? */
 static bool reader_moves(struct conn *c)
 {
-  uint64_t moved = c->queued - waiting(c);
-  uint64_t least = c->state == CONN_FLUSH ? SLOWEST : 1;
-  bool enough = moved - c->moved >= least;
+  int64_t moved = (int64_t)(c->queued - waiting(c)) - unacknowledged(c);
+  bool enough = moved - c->moved >= (c->state == CONN_FLUSH ? SLOWEST : 1);
   c->moved = moved;
   return enough;
 }
@@ -253,7 +262,7 @@ static void queue(struct conn *c, char *data, size_t from, size_t len)
   uv_buf_t b = uv_buf_init(data + from, (unsigned)len);
   hold(c, (ptrdiff_t)len);
   if (waiting(c) == 0) {
-    c->moved = c->queued;
+    c->moved = (int64_t)c->queued - unacknowledged(c);
     set_due(c, c->h->conf.stall_ms);
     list_remove(&c->flush_node);
     list_append(&c->h->flushing, &c->flush_node);

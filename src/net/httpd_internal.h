@@ -89,7 +89,7 @@ struct conn {
   size_t held;          /* bytes that wait to be sent, counted in httpd.stats */
   uint64_t body_due_ms; /* of the body as a whole */
   uint64_t queued;      /* bytes given to libuv so far, beyond what the kernel took at once */
-  uint64_t moved;       /* of them taken by the kernel when last looked at */
+  int64_t moved;        /* of them, what the reader's kernel had when last looked at */
   bool reading, working;
 };
 

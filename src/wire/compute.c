@@ -335,9 +335,11 @@ void compute_print_error(struct buf *out, const struct err *err, int status, con
   val_add(&e, "type", val_str(type_of(status)));
   add_text(&e, "field", err->field);
   add_text(&e, "hint", err->hint);
+  bool unpaid = err->kind == ERR_PAYMENT_REQUIRED;
+  if (unpaid && result && result->type == VAL_MAP) val_add(&e, "payment", val_copy(result));
   val_add(&v, "error", e);
   add_text(&v, "sandbox_id", sandbox_id && *sandbox_id ? sandbox_id : err->sandbox_id);
-  if (result) add_exec(&v, result, base64, COMPUTE_ANSWER_MAX);
+  if (result && !unpaid) add_exec(&v, result, base64, COMPUTE_ANSWER_MAX);
   json_print(out, &v);
   val_free(&v);
 }

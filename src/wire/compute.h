@@ -34,8 +34,9 @@ int compute_exit_code(const char *reason, int64_t exit_code, const char *signal)
 void compute_print_exec(struct buf *out, const char *sandbox_id, const struct val *result,
                         bool base64, size_t max);
 
-/* {"error":{…}}; result (NULL allowed) is an exec that its sandbox's end has ended: its output is
- * printed beside the error. status is what the answer is sent with. */
+/* {"error":{…}}. status is what the answer is sent with. result (NULL allowed) is an exec that its
+ * sandbox's end has ended, whose output is printed beside the error; with PAYMENT_REQUIRED it is
+ * what is missing, printed as error.payment. */
 void compute_print_error(struct buf *out, const struct err *err, int status, const char *sandbox_id,
                          const struct val *result, bool base64);
 
