@@ -40,6 +40,7 @@ MODAL = {
 }
 
 _session = requests.Session()
+_session.trust_env = False
 DOC = _session.get(BASE + "/openapi.json", verify=False).json()
 _resolver = jsonschema.RefResolver("", DOC)
 _validators = {}
@@ -96,6 +97,7 @@ class Client:
     def __init__(self, key=0):
         self.key = KEYS[key]
         self.session = requests.Session()
+        self.session.trust_env = False
         self.session.verify = False
 
     def ask(self, method, path, body=None, **options):

@@ -249,7 +249,10 @@ static void on_api_closed(void *data)
 {
   struct serve *s = data;
   s->api = NULL;
-  supervisor_shutdown(s->sup, SHUTDOWN_MS, on_shut_down, s);
+  if (s->sup)
+    supervisor_shutdown(s->sup, SHUTDOWN_MS, on_shut_down, s);
+  else
+    on_shut_down(s, NULL);
 }
 
 static void end(struct serve *s)
