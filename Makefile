@@ -47,7 +47,7 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 # own sources and libraries, and what it needs of base and core from the archive.
 PARTS          := image http edit tls sqlite
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
-                  image/image_part image/import image/layer image/list image/pack image/pull image/tree image/unpack \
+                  image/image_part image/import image/layer image/list image/pack image/pull image/push image/tree image/unpack \
                   image/verify)
 PART_PKG_image := libcurl libarchive libcrypto
 PART_SRC_http  := src/net/httpc.c src/net/url.c src/net/http_part.c

@@ -33,7 +33,7 @@ _regolith()
   fi
   case $cmd in
     run | check) mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$cur"; compgen -d -- "$cur") ;;
-    image) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "pull import export ls inspect verify rm gc" -- "$cur") ;;
+    image) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "pull push import export ls inspect verify rm gc" -- "$cur") ;;
     volume) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "ls create rm" -- "$cur") ;;
     exec) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
     help) mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |

@@ -179,6 +179,76 @@ http: {addr: 127.0.0.1:%d}
     end)
   end)
 
+  describe("and to registries", function()
+    local function push(tag, ...)
+      return t.image("push", "--plain-http", ..., t.name .. ":" .. tag)
+    end
+
+    local function sent()
+      local n = 0
+      for _, r in ipairs(t.log()) do
+        n = n + (r.method == "PUT" and r.path:find "digest=" and 1 or 0)
+      end
+      return n
+    end
+
+    t.it("are sent, and come back as they were; what is there is not sent again", function()
+      assert.equal(0, t.image("import", "-q", "oci:" .. t.img .. ":app", "app:1").status)
+      t.set {}
+      local r = push("mine", "app:1")
+      assert.equal(0, r.status, r.stderr)
+      assert.equal(3, sent())
+      expect.contains(r.stderr, ": sent (")
+      t.set { fail_put = { 503 } } -- the manifest, once
+      assert.equal(r.stdout, push("again", "app:1").stdout)
+      assert.equal(0, sent())
+      t.tidy()
+      t.fresh()
+      assert.equal(r.stdout:sub(1, -2), t.pulled "again")
+      t.same_as_umoci(t.name .. ":again", "app")
+    end)
+
+    t.it("are refused by name when that cannot be", function()
+      assert.equal(0, t.image("import", "-q", "rootfs:" .. t.here, "small:1").status)
+      t.set { fail_put = { 400 } }
+      local r = push("bad", "small:1")
+      assert.not_equal(0, r.status)
+      expect.contains(r.stderr, "answers 400")
+      expect.contains(r.stderr, "told to")
+      r = push("x@sha256:" .. ("0"):rep(64), "small:1")
+      expect.contains(r.stderr, "to a tag, not to a digest")
+      expect.contains(push("bad", "absent:1").stderr, "not in the store")
+      t.tidy()
+    end)
+
+    t.it("go there with a login for writing, which nobody else sees", function()
+      local dir = files.dir "docker"
+      files.write(dir .. "/config.json", ('{"auths":{"127.0.0.1:%d":{"auth":"dTpw"}}}')
+        :format(t.port))
+      t.env.DOCKER_CONFIG = dir
+      assert.equal(0, t.image("import", "-q", "rootfs:" .. t.here, "small:2").status)
+      local other = proc.start { "python3", t.here .. "/registry.py", t.img }
+      local to = tonumber(other:expect "port (%d+)")
+      t.set { auth = "token", upload = ("http://127.0.0.1:%d"):format(to) }
+      local r = push("elsewhere", "small:2")
+      local log = json.decode(t.sh(("curl -sS http://127.0.0.1:%d/_log"):format(to)).stdout)
+      other:kill "TERM"
+      other:wait(10)
+      -- The blobs are there and not here, which the registry notices.
+      expect.contains(r.stderr, "manifest blob unknown")
+      assert.equal(2, #log)
+      for _, q in ipairs(log) do assert.equal(json.null, q.authorization) end
+      t.set { auth = "token" }
+      r = push("here", "small:2")
+      assert.equal(0, r.status, r.stderr)
+      for _, q in ipairs(t.log()) do
+        if q.authorization ~= json.null and q.authorization:find "^Basic" then
+          expect.contains(q.path, "/token")
+        end
+      end
+    end)
+  end)
+
   describe("behind a login", function()
     local function login(text)
       local dir = files.dir "docker"

@@ -19,8 +19,12 @@ the last /_set as a JSON list. Faults:
     redirect   URL        blobs are elsewhere: this base URL
     delay      SECONDS    before each answer
     schema2    true       types are Docker's
+    upload     URL        blobs are to be sent there: this base URL
+    fail_put   [S, ...]   the next blobs that are sent are answered with these statuses
+What is sent is kept in memory and served like the rest.
 """
 import base64
+import hashlib
 import http.server
 import json
 import os
@@ -32,6 +36,7 @@ import urllib.parse
 
 layout = sys.argv[1]
 faults, log, tokens = {}, [], {}
+sent, named = {}, {}  # what was pushed: blobs and manifests by digest, digests by tag
 lock = threading.Lock()
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -41,6 +46,8 @@ def blob_path(digest):
 
 
 def find(tag):
+    if tag in named:
+        return named[tag], OCI_MANIFEST
     index = json.load(open(os.path.join(layout, "index.json")))
     for m in index["manifests"]:
         if m.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag:
@@ -74,6 +81,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 log.clear()
                 tokens.clear()
             return self.reply(200)
+        if self.path.endswith("/blobs/uploads/"):
+            self.note()
+            if not self.allowed():
+                return None
+            return self.reply(202, b"", {"Location": faults.get("upload", "") + self.path + "1?state=x"})
         if self.path == "/token":
             form = urllib.parse.parse_qs(body.decode())
             self.note(form={k: v[0] for k, v in form.items()})
@@ -82,14 +94,48 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.error(401, "no")
         return self.error(405, "no")
 
+    def do_HEAD(self):
+        self.note()
+        if not self.allowed():
+            return None
+        digest = self.path.split("/")[-1]
+        there = digest in sent or os.path.exists(blob_path(digest))
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.note(bytes=len(body))
+        if not self.allowed():
+            return None
+        url = urllib.parse.urlparse(self.path)
+        with lock:
+            fail = faults["fail_put"].pop(0) if faults.get("fail_put") else None
+        if fail:
+            return self.error(fail, "told to")
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        if "/manifests/" in url.path:
+            document = json.loads(body)
+            if any(d["digest"] not in sent and not os.path.exists(blob_path(d["digest"]))
+                   for d in document["layers"] + [document["config"]]):
+                return self.error(400, "manifest blob unknown")
+            named[url.path.split("/")[-1]] = digest
+        elif urllib.parse.parse_qs(url.query).get("digest") != [digest]:
+            return self.error(400, "digest invalid")
+        sent[digest] = body
+        return self.reply(201, b"", {"Docker-Content-Digest": digest})
+
     def note(self, **more):
         with lock:
-            log.append(dict(path=self.path, authorization=self.headers.get("Authorization"),
+            log.append(dict(path=self.path, method=self.command, authorization=self.headers.get("Authorization"),
                             range=self.headers.get("Range"), agent=self.headers.get("User-Agent"), **more))
 
     def give_token(self):
         with lock:
-            token = "token-%d" % len(tokens)
+            scope = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query).get("scope", [""])[0]
+            token = "token-%d%s" % (len(tokens), "-push" if "push" in scope else "")
             tokens[token] = time.monotonic() + (0.5 if faults.get("auth") == "expire" else 1000)
         return self.reply(200, json.dumps({"token": token}).encode())
 
@@ -107,11 +153,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.error(401, "login", {"WWW-Authenticate": 'Basic realm="x"'})
             return False
         a = self.headers.get("Authorization") or ""
-        if a.startswith("Bearer ") and tokens.get(a[7:], 0) > time.monotonic():
+        writes = self.command in ("POST", "PUT")
+        if a.startswith("Bearer ") and tokens.get(a[7:], 0) > time.monotonic() and (
+                not writes or a.endswith("-push")):
             return True
         realm = faults.get("realm") or "%s://%s/token" % (scheme, self.headers["Host"])
         self.error(401, "login", {
-            "WWW-Authenticate": 'Bearer realm="%s",service="test",scope="repository:x:pull"' % realm})
+            "WWW-Authenticate": 'Bearer realm="%s",service="test",scope="repository:x:%s"' % (
+                realm, "pull,push" if writes else "pull")})
         return False
 
     def do_GET(self):
@@ -136,6 +185,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def manifest(self, what):
         digest, kind = (what, None) if ":" in what else find(what)
+        if digest in sent:
+            return self.reply(200, sent[digest], {"Content-Type": OCI_MANIFEST})
         if not digest or not os.path.exists(blob_path(digest)):
             return self.error(404, "manifest unknown")
         body = open(blob_path(digest), "rb").read()
@@ -145,6 +196,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.reply(200, body, {"Content-Type": kind})
 
     def blob(self, digest):
+        if digest in sent:
+            return self.reply(200, sent[digest])
         path = blob_path(digest)
         if not os.path.exists(path):
             return self.error(404, "blob unknown")

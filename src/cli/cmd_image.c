@@ -22,8 +22,8 @@
 #include "wire/op.h"
 
 static const struct cli_command *const subcommands[] = {
-    &cmd_image_pull,   &cmd_image_import, &cmd_image_export, &cmd_image_ls, &cmd_image_inspect,
-    &cmd_image_verify, &cmd_image_rm,     &cmd_image_gc,     NULL,
+    &cmd_image_pull,    &cmd_image_push,   &cmd_image_import, &cmd_image_export, &cmd_image_ls,
+    &cmd_image_inspect, &cmd_image_verify, &cmd_image_rm,     &cmd_image_gc,     NULL,
 };
 
 /* Run by the engine, and not listed. */
@@ -413,7 +413,8 @@ const struct cli_command cmd_image = {
     .name = "image",
     .summary = "Pull, list and remove container images",
     .usage = "COMMAND",
-    .details = "commands: pull import export ls inspect verify rm gc; `regolith image --help` says "
-               "what they do\n",
+    .details =
+        "commands: pull push import export ls inspect verify rm gc; `regolith image --help` says "
+        "what they do\n",
     .run = run_image,
 };

@@ -10,8 +10,8 @@ struct image_store;
 struct strv;
 
 /* The commands under `regolith image`, and what they share. */
-extern const struct cli_command cmd_image_pull, cmd_image_ls, cmd_image_inspect, cmd_image_rm,
-    cmd_image_gc, cmd_image_import, cmd_image_export, cmd_image_verify;
+extern const struct cli_command cmd_image_pull, cmd_image_push, cmd_image_ls, cmd_image_inspect,
+    cmd_image_rm, cmd_image_gc, cmd_image_import, cmd_image_export, cmd_image_verify;
 /* Not for people. */
 extern const struct cli_command cmd_image_upper_diff, cmd_image_upper_commit;
 

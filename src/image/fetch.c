@@ -393,19 +393,28 @@ static uint64_t retry_after_ms(const char *value)
   return seconds > RETRY_AFTER_MAX_MS / 1000 ? RETRY_AFTER_MAX_MS : seconds * 1000;
 }
 
-static bool succeeded(int status)
+static bool succeeded(const struct fetch *f, int status)
 {
-  return status == 200 || status == 206;
+  if (f->may_lack && status == 404) return true;
+  return status == 200 || status == 206 || (f->method && (status == 201 || status == 202));
+}
+
+static void take_location(struct fetch_run *run, const char *value)
+{
+  free(run->f->location);
+  run->f->location = value && run->f->method ? url_join(endpoint_of(run)->base, value) : NULL;
 }
 
 static void on_head(struct http_transfer *t, int status)
 {
   struct fetch_run *run = http_data(t);
   run->skip = run->f->on_data && status == 200 ? run->taken : 0;
-  if (succeeded(status)) run->relogged = false; /* tokens expire during long transfers */
+  if (succeeded(run->f, status)) run->relogged = false; /* tokens expire during long transfers */
   const char *type = http_header(t, "Content-Type");
   snprintf(run->f->content_type, sizeof run->f->content_type, "%s", type ? type : "");
   run->f->content_type[strcspn(run->f->content_type, "; ")] = '\0';
+  run->f->status = status;
+  take_location(run, http_header(t, "Location"));
   unsigned long long from;
   const char *range = http_header(t, "Content-Range");
   if (status == 206 && (!range || sscanf(range, "bytes %llu-", &from) != 1 || from != run->taken)) {
@@ -434,7 +443,7 @@ static bool on_data(struct http_transfer *t, const void *data, size_t len)
 {
   struct fetch_run *run = http_data(t);
   struct fetch *f = run->f;
-  if (!succeeded(http_status(t))) {
+  if (!succeeded(f, http_status(t))) {
     if (run->text.len + len <= ERROR_MAX_BYTES) buf_append(&run->text, data, len);
     return true;
   }
@@ -515,7 +524,7 @@ static void on_done(struct http_transfer *t, const struct err *failure)
       try_again(run, &err, 0);
     else
       next_endpoint(run, &err);
-  } else if (!succeeded(http_status(t))) {
+  } else if (!succeeded(f, http_status(t))) {
     on_status(run, t);
   } else if (f->on_data && f->size >= 0 && run->taken < (uint64_t)f->size) {
     err_set(&err, ERR_ENGINE_UNAVAILABLE, EPIPE, "%s sent only %llu of %lld bytes of %s",
@@ -526,22 +535,50 @@ static void on_done(struct http_transfer *t, const struct err *failure)
   }
 }
 
+static bool same_part(const char *a, const char *b, const char *what)
+{
+  char *x = url_part(a, what), *y = url_part(b, what);
+  bool same = x && y && strcmp(x, y) == 0;
+  free(x);
+  free(y);
+  return same;
+}
+
+/* A registry may have its uploads sent elsewhere; what it knows us by is not for there. */
+static bool is_ours(const struct endpoint *e, const char *url)
+{
+  return same_part(e->base, url, "scheme") && same_part(e->base, url, "host") &&
+         same_part(e->base, url, "port");
+}
+
 static void send_request(struct fetch_run *run)
 {
   struct fetch *f = run->f;
   struct endpoint *e = endpoint_of(run);
-  struct buf url = {0}, accept = {0};
-  buf_printf(&url, "%s/v2/%s/%s/%s", e->base, run->r->path, f->kind, f->what);
+  struct buf url = {0}, accept = {0}, type = {0};
+  if (f->url)
+    buf_puts(&url, f->url);
+  else
+    buf_printf(&url, "%s/v2/%s/%s/%s", e->base, run->r->path, f->kind, f->what);
   if (f->accept) buf_printf(&accept, "Accept: %s", f->accept);
-  const char *headers[] = {accept.data, NULL};
+  if (f->send_type) buf_printf(&type, "Content-Type: %s", f->send_type);
+  const char *headers[4] = {NULL};
+  size_t n = 0;
+  if (f->accept) headers[n++] = accept.data;
+  if (f->send_type) headers[n++] = type.data;
+  if (f->send) headers[n++] = "Expect:"; /* no second of waiting for a 100 */
+  bool ours = is_ours(e, url.data);
   run->login = e->logins;
   run->text.len = 0;
   run->taken_before = run->taken;
   if (!f->on_data) f->body.len = 0;
   struct http_request req = {.url = url.data,
                              .headers = headers,
-                             .bearer = e->basic ? NULL : e->token,
-                             .user_password = e->basic ? e->token : NULL,
+                             .method = f->method,
+                             .body = f->send,
+                             .body_len = f->send_len,
+                             .bearer = e->basic || !ours ? NULL : e->token,
+                             .user_password = e->basic && ours ? e->token : NULL,
                              .from = run->taken,
                              .ca_file = e->ca,
                              .plain_http = e->plain_http,
@@ -553,6 +590,7 @@ static void send_request(struct fetch_run *run)
   int rc = http_start(run->r->http, &req, &run->transfer, &err);
   buf_free(&url);
   buf_free(&accept);
+  buf_free(&type);
   if (rc < 0) try_again(run, &err, 0);
 }
 
@@ -593,6 +631,11 @@ void fetch_abort(struct fetch *f, const struct err *err)
   list_remove(&run->node); /* it may wait for a token or for its next attempt */
   run->retry.cb = on_abort_turn;
   timer_start(run->r->loop, &run->retry, 0);
+}
+
+size_t registry_origin(const struct registry *r)
+{
+  return r->endpoints_n - 1;
 }
 
 bool fetch_has_next(const struct registry *r, const struct fetch *f)

@@ -22,13 +22,24 @@ int registry_new(struct registry **ret, struct loop *loop, struct httpc *http,
                  bool plain_http, struct err *err);
 void registry_free(struct registry *r); /* no fetch may be in flight */
 
-/* One document or blob. Zero-initialise, fill the first part, keep in place until on_done. */
+/* The registry itself, behind all mirrors: where things are sent to. */
+size_t registry_origin(const struct registry *r);
+
+/* One document or blob, taken or sent. Zero-initialise, fill the first part, keep in place until
+ * on_done. */
 struct fetch {
   const char *kind;   /* "manifests" or "blobs" */
   const char *what;   /* tag or digest; the caller's until on_done */
   const char *accept; /* NULL = anything */
-  int64_t size;       /* what will come; -1 = not known */
-  size_t max;         /* without on_data: the most that is collected in body */
+  /* To send something: to kind and what, or to url where the registry said so. */
+  const char *method; /* NULL = GET */
+  const char *url;    /* NULL = by kind and what */
+  const void *send;   /* the caller's until on_done */
+  size_t send_len;
+  const char *send_type;
+  bool may_lack; /* 404 is an answer, not an error */
+  int64_t size;  /* what will come; -1 = not known */
+  size_t max;    /* without on_data: the most that is collected in body */
   /* NULL: collected in body. false: not taken, comes again after fetch_resume. Bytes come in order
    * and once, over any number of broken connections. */
   bool (*on_data)(struct fetch *f, const void *data, size_t len);
@@ -37,6 +48,8 @@ struct fetch {
 
   struct buf body;        /* collected; the caller frees it */
   char content_type[128]; /* what the server said it is */
+  int status;             /* of the answer */
+  char *location;         /* owned by the caller: an absolute URL, where the server named one */
   size_t endpoint;        /* in: first to try; out: which one served */
   struct fetch_run *run;  /* private */
 };

@@ -39,7 +39,7 @@ struct image_pull_conf {
 
 struct image_record;
 
-/* All below block. */
+/* The calls that follow block, but for push. */
 struct image_verify_conf {
   struct image_store *store;
   const struct image_record *record;
@@ -75,10 +75,28 @@ struct image_export_conf {
   const char *target, *tag; /* tag NULL: none */
 };
 
+/* Sends an image to a registry, under the name that it has there. */
+struct image_push_conf {
+  struct loop *loop;
+  struct image_store *store;
+  const struct image_settings *settings;
+  const struct image_record *record;
+  const char *name;
+  bool plain_http;
+  /* state: "present" or "sent"; layer is the digest that it has there. May be NULL. */
+  void (*on_progress)(void *data, const struct image_progress *p);
+  void (*on_done)(void *data, const char *digest, const struct err *err); /* once */
+  void *data;
+};
+struct image_push;
+
 struct image_part {
   struct part_head head;
   int (*pull)(struct image_pull **ret, const struct image_pull_conf *conf, struct err *err);
   void (*pull_cancel)(struct image_pull *pull); /* on_done follows */
+  /* Blocks while it packs the layers, then goes on on the loop. */
+  int (*push)(struct image_push **ret, const struct image_push_conf *conf, struct err *err);
+  void (*push_cancel)(struct image_push *push); /* on_done follows */
   int (*verify)(const struct image_verify_conf *conf, struct err *err);
   /* ret_digest: IMAGE_DIGEST_SIZE bytes */
   int (*import)(const struct image_import_conf *conf, char *ret_digest, struct err *err);
