@@ -24,6 +24,7 @@ _regolith()
     --tls-cert | --tls-key | --access-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --env | -e) mapfile -t COMPREPLY < <(compgen -v -- "$cur"); return ;;
     --plugin) mapfile -t COMPREPLY < <(compgen -o default -W "audit gpu-hours" -- "$cur"); return ;;
+    --by) mapfile -t COMPREPLY < <(compgen -W "key tier op tag hour day" -- "$cur"); return ;;
     --allow-read | --allow-write | --state | -s) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
   esac
   if [[ $cur == -* ]]; then
@@ -35,6 +36,7 @@ _regolith()
     run | check) mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$cur"; compgen -d -- "$cur") ;;
     image) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "pull push import export ls inspect verify rm gc" -- "$cur") ;;
     volume) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "ls create rm" -- "$cur") ;;
+    key) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "add ls revoke topup" -- "$cur") ;;
     exec) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
     help) mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
       sed -n '/^commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p')" -- "$cur") ;;

@@ -19,3 +19,5 @@ complete -c regolith -n '__fish_seen_subcommand_from run check' -k -a '(__fish_c
 complete -c regolith -n '__fish_seen_subcommand_from exec' -a '(__fish_complete_command)'
 complete -c regolith -n '__fish_seen_subcommand_from image' -a 'pull push import export ls inspect verify rm gc'
 complete -c regolith -n '__fish_seen_subcommand_from volume' -a 'ls create rm'
+complete -c regolith -n '__fish_seen_subcommand_from key' -a 'add ls revoke topup'
+complete -c regolith -n '__fish_seen_subcommand_from cost' -l by -xa 'key tier op tag hour day'

@@ -67,8 +67,8 @@ struct cli_command {
   int (*run)(int argc, char **argv);
 };
 
-extern const struct cli_command cmd_api, cmd_check, cmd_doctor, cmd_exec, cmd_help, cmd_image,
-    cmd_ps, cmd_repl, cmd_run, cmd_serve, cmd_version, cmd_volume;
+extern const struct cli_command cmd_api, cmd_check, cmd_cost, cmd_doctor, cmd_exec, cmd_help,
+    cmd_image, cmd_key, cmd_ps, cmd_repl, cmd_run, cmd_serve, cmd_version, cmd_volume;
 
 /* All commands, in the order of help; ended by NULL. */
 const struct cli_command *const *cli_commands(void);

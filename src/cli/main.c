@@ -14,8 +14,8 @@
 #include "cli/session.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_run,   &cmd_repl, &cmd_ps,     &cmd_exec, &cmd_image,   &cmd_volume, &cmd_serve,
-    &cmd_check, &cmd_api,  &cmd_doctor, &cmd_help, &cmd_version, NULL,
+    &cmd_run,  &cmd_repl,  &cmd_ps,  &cmd_exec,   &cmd_image, &cmd_volume,  &cmd_serve, &cmd_key,
+    &cmd_cost, &cmd_check, &cmd_api, &cmd_doctor, &cmd_help,  &cmd_version, NULL,
 };
 
 const struct cli_command *const *cli_commands(void)

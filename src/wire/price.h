@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include "base/err.h"
+
 struct create_args;
 struct tier;
 
@@ -21,5 +23,11 @@ int64_t price_extend(const struct tier *tier, unsigned units, uint32_t new_total
 int64_t price_reservation(const struct create_args *args);
 
 double price_usd(int64_t microusd);
+
+/* As people write and read amounts of US dollars: "5", "5.00", "-0.25", at most six places and a
+ * billion dollars; "0.001000" with the places that are needed, two at least. */
+#define PRICE_TEXT_SIZE 32
+int price_parse(const char *text, const char *field, int64_t *ret_microusd, struct err *err);
+const char *price_print(int64_t microusd, char out[PRICE_TEXT_SIZE]);
 
 #endif
