@@ -427,17 +427,137 @@ function Sandbox:fork(n)
   error(failure, 0)
 end
 
+-- Spawned commands ------------------------------------------------------------------------------
+
+---@class sandbox.Process
+local Process = {}
+Process.__index = Process
+Process.__name = "sandbox.Process"
+
+--- The key of what is no script's business: sandbox, check, result; by stream rest, at, ended.
+local PRIVATE <const> = {}
+
+local function check_process(self, method)
+  local private = getmetatable(self) == Process and rawget(self, PRIVATE)
+  if not private then
+    bad_argument("self", ("%s must be called on a process, with a colon: p:%s(…)"):format(method,
+      method))
+  end
+  return private
+end
+
+local function ask(self, op, args, opts)
+  args.sandbox_id, args.exec = self.sandbox_id, self.exec
+  return core.call("sandbox." .. op, args, opts)
+end
+
 ---Starts a command and does not wait for it.
 ---@param command string|table
 ---@param opts? table
----@return table
+---@return sandbox.Process
 function Sandbox:spawn(command, opts)
   check_handle(self, "spawn")
-  local is_table = opts == nil or type(opts) == "table"
-  local args = is_table and read_command(command, opts) or { command = command }
-  args.on_stdout, args.on_stderr, args.check = nil, nil, nil
+  local args = read_command(command, opts)
+  for _, field in ipairs(CALLBACKS) do
+    if args[field] ~= nil then
+      bad_argument(field, field .. " is for sb:exec: of a spawned command read p:lines()")
+    end
+  end
+  local _, check = take_local_options(args)
   args.sandbox_id = self.sandbox_id
-  return core.call("sandbox.spawn", args)
+  local started = core.call("sandbox.spawn", args)
+  return setmetatable({
+    sandbox_id = started.sandbox_id, exec = started.exec, pid = started.pid,
+    [PRIVATE] = { sandbox = self, check = check, rest = {}, at = {}, ended = {} },
+  }, Process)
+end
+
+function Process:__tostring()
+  return ("command %d of sandbox %s"):format(self.exec, self.sandbox_id)
+end
+
+---Waits for the end; asked again, it gives the same result.
+---@return sandbox.Result
+function Process:wait()
+  local private = check_process(self, "wait")
+  if not private.result then
+    local r = setmetatable(ask(self, "wait", {}), Result)
+    if not private.result then -- another task may have been quicker
+      private.result = r
+      fire("exec_done", private.sandbox, r)
+    end
+  end
+  if private.check then private.result:check() end
+  return private.result
+end
+
+---Sends a signal to the command; without one, ends it with all that it started.
+---@param signal? string|integer
+function Process:kill(signal)
+  check_process(self, "kill")
+  ask(self, "kill", { signal = signal })
+end
+
+---Writes to its standard input; returns when that has room again.
+---@param data string
+function Process:write(data)
+  check_process(self, "write")
+  if type(data) ~= "string" then
+    bad_argument("data", "data must be a string, not " .. (data == nil and "nil" or "a "
+      .. type(data)))
+  end
+  ask(self, "input", {}, { input = in_pieces(data) })
+end
+
+---Ends its standard input.
+function Process:close_stdin()
+  check_process(self, "close_stdin")
+  ask(self, "input", { close = true }, { input = "" })
+end
+
+--- More of what it prints, or nil at the end.
+local function read_more(self, private, stream)
+  if private.ended[stream] then return nil end
+  local r = ask(self, "output", { stream = stream })
+  private.ended[stream] = not r.data
+  if r.lost then
+    private.rest[stream] = r.data or ""
+    error(core.error("limit", ("%d bytes of its %s were not read in time and are gone"):format(
+      r.lost, stream), { hint = "read sooner, or give it a larger max_output; "
+      .. "lines() goes on behind them" }), 0)
+  end
+  return r.data
+end
+
+---Iterates over the lines that it prints, as they come.
+---@param stream? "stdout"|"stderr"
+---@return fun(): string?
+function Process:lines(stream)
+  local private = check_process(self, "lines")
+  stream = stream or "stdout"
+  if stream ~= "stdout" and stream ~= "stderr" then
+    bad_argument("stream", ('stream must be "stdout" or "stderr", not %s'):format(
+      tostring(stream)))
+  end
+  return function()
+    local parts = {}
+    while true do
+      local text, at = private.rest[stream] or "", private.at[stream] or 1
+      local stop = text:find("\n", at, true)
+      parts[#parts + 1] = text:sub(at, (stop or 0) - 1)
+      if stop then
+        private.at[stream] = stop + 1
+        return table.concat(parts)
+      end
+      private.rest[stream], private.at[stream] = nil, nil
+      local more = read_more(self, private, stream)
+      if not more then
+        local last = table.concat(parts)
+        return last ~= "" and last or nil
+      end
+      private.rest[stream] = more
+    end
+  end
 end
 
 -- The module ------------------------------------------------------------------------------------

@@ -190,42 +190,65 @@ function Sandbox:detach() end
 ---@return sandbox.Status status
 function Sandbox:extend(seconds) end
 
----Starts a command and goes on at once.
+---@class sandbox.SpawnOptions
+---@field timeout? Duration time-out of the command; past it, all that it started ends; default the sandbox's remaining life
+---@field cwd? string working directory, absolute; default the sandbox's
+---@field env? table<string, string> over the sandbox's environment; default none
+---@field user? string|integer default the sandbox's
+---@field stdin? string all that the command reads; default what p:write gives it, until p:close_stdin
+---@field max_output? Size kept of each stream in MiB (first and last half); default "8MiB"
+---@field on_overflow? "truncate"|"kill" past max_output: count on, or end the command; default "truncate"
+---@field check? boolean p:wait raises `command_failed` unless the command exits with 0; default false
+
+---Starts a command and goes on as soon as it runs. It ends with its sandbox, if not before. While it runs the sandbox
+---is not idle. 1,024 such commands are remembered of a script, and up to 256 MiB of their output; then those that ended
+---first are forgotten.
 ---
----Errors: `unsupported` on engines without it; those of `sb:exec`.
+---Errors: `invalid_argument`, `limit`, `sandbox_terminated`, `sandbox_timeout`, `exec_failed`, `unsupported` on engines
+---without it.
 ---```lua
----local p = sb:spawn { "tail", "-f", "/tmp/log" }
+---local server = sb:spawn { "python3", "-m", "http.server", "8000" }
 ---```
----@param command string|string[]
----@param opts? sandbox.ExecOptions
+---@param command string|string[]|sandbox.SpawnOptions
+---@param opts? sandbox.SpawnOptions
 ---@return sandbox.Process process
 function Sandbox:spawn(command, opts) end
 
 ---A command that runs.
 ---@class sandbox.Process
----@field pid integer
+---@field pid? integer its process, as the sandbox's own see it
+---@field exec integer its number among the commands of its sandbox
+---@field sandbox_id string
 local Process = {}
 
----Waits for the end.
+---Waits for the end. Asked again it gives the same result, also when its sandbox is gone.
+---
+---Errors: `command_failed` (with check), `not_found` (it was forgotten).
 ---```lua
 ---local r = p:wait()
 ---```
 ---@return sandbox.Result result
 function Process:wait() end
 
----Sends a signal.
+---Sends a signal to the command. Without one, ends it and all that it started, and returns when they are gone. A
+---command that has ended already is as good.
+---
+---Errors: `invalid_argument`.
 ---```lua
 ---p:kill "SIGTERM"
 ---```
----@param signal? string|integer default "SIGKILL"
+---@param signal? string|integer "SIGTERM", "TERM" or a number; default all of it ends
 function Process:kill(signal) end
 
----Writes to its standard input.
+---Writes to its standard input. Returns when there is room for more: a command that does not read keeps the task
+---waiting.
+---
+---Errors: `conflict` (the input is closed, or the command has ended).
 ---```lua
 ---p:write "hello\n"
 ---```
----@param text string
-function Process:write(text) end
+---@param data string
+function Process:write(data) end
 
 ---Ends its standard input.
 ---```lua
@@ -233,12 +256,18 @@ function Process:write(text) end
 ---```
 function Process:close_stdin() end
 
----Iterates over the lines that it prints.
+---Iterates over the lines that it prints, from the first on, as they come, without their ends. While nobody reads, output
+---is kept as max_output says, and `p:wait` gives it in any case. A loop that reads too slowly slows the command down; one
+---that was left does so until somebody waits for the command.
+---
+---Errors: `limit` once where output was not read in time and is gone; a next loop goes on behind it. `conflict` (two
+---tasks read the same output).
 ---```lua
 ---for line in p:lines() do print(line) end
 ---```
+---@param stream? "stdout"|"stderr" default "stdout"
 ---@return fun(): string? next_line
-function Process:lines() end
+function Process:lines(stream) end
 
 ---Files of a sandbox: every call does what a command of the sandbox could do, as the sandbox's user (or `user`),
 ---within its disk and its other limits, but needs no program inside. A relative path begins in the sandbox's

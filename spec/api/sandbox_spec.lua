@@ -460,7 +460,7 @@ end)
 describe("what later versions bring", function()
   it("answers unsupported, by name", function()
     local sb <close> = sandbox.create {}
-    for _, m in ipairs { "spawn", "url" } do
+    for _, m in ipairs { "url" } do
       local e = expect.raises({ code = "unsupported", status = 501 },
         function() return sb[m](sb, "x") end)
       expect.contains(e.message, m)

@@ -35,7 +35,7 @@ struct fbox {
 struct fexec {
   struct list node; /* box.execs */
   struct exec_op *op;
-  struct timer timer;
+  struct timer timer, begun;
   bool paused, finished;
   size_t print_left;
 };
@@ -82,6 +82,7 @@ static void fexec_finish(struct fexec *x, int end, int code)
   if (x->finished) return;
   x->finished = true;
   timer_stop(loop, &x->timer);
+  timer_stop(loop, &x->begun);
   list_remove(&x->node);
   fake.execs_n--;
   x->op->ret_end = end;
@@ -211,6 +212,12 @@ static void fake_image_drop(struct engine *e, const char *image)
   fake.dropped++;
 }
 
+static void on_begun(struct timer *t)
+{
+  struct fexec *x = t->data;
+  x->op->on_started(x->op, 7);
+}
+
 static void on_file_timer(struct fexec *x)
 {
   const struct file_args *f = x->op->file;
@@ -239,6 +246,7 @@ static void on_exec_timer(struct timer *t)
     struct err e = {0};
     err_arg(&e, "cwd", "cwd /nope is not there");
     x->finished = true;
+    timer_stop(loop, &x->begun);
     list_remove(&x->node);
     fake.execs_n--;
     x->op->engine_data = NULL;
@@ -281,6 +289,8 @@ static int fake_exec(struct engine *e, struct exec_op *op, struct err *err)
   fake.execs_n++;
   op->engine_data = x;
   unsigned ms = argv->n > 2 && strcmp(argv->v[0], "exit") == 0 ? (unsigned)atoi(argv->v[2]) : 1;
+  x->begun = (struct timer){.cb = on_begun, .data = x};
+  if (op->on_started && strcmp(argv->v[0], "badcwd") != 0) timer_start(loop, &x->begun, 0);
   if (b->has_ended) x->timer.cb = on_exec_timer, ms = 0;
   if (strcmp(argv->v[0], "hang") != 0) timer_start(loop, &x->timer, delay(ms));
   return 0;
@@ -345,6 +355,11 @@ static void finish_kill(struct timer *t)
     if (!first) op->on_done(op, NULL);
   } else if (op->exec) {
     struct fexec *x = op->exec->engine_data;
+    if (op->signal) { /* no command of ours minds one, but SIGKILL */
+      if (x && op->signal == 9) fexec_finish(x, EXEC_END_SIGNAL, 9);
+      op->on_done(op, NULL);
+      return;
+    }
     bool first = fake.kill_first || (fake.random && rnd(2));
     if (first) op->on_done(op, NULL);
     if (x) fexec_finish(x, EXEC_END_SIGNAL, 9);

@@ -72,7 +72,37 @@ static void memory_follows_use(void)
   stream_free(&s);
 }
 
+/* Read in steps while it is written: what comes is what was written, and what is lost is counted.
+ */
+static void reading(void)
+{
+  static const char all[] = "abcdefghijklmnopqrstuvwxyz";
+  for (size_t max = 0; max < 30; max++)
+    for (size_t step = 1; step < 9; step++)
+      for (size_t ahead = 0; ahead < 12; ahead++) {
+        struct stream s;
+        uint64_t at = 0, lost;
+        stream_init(&s, max);
+        for (size_t w = 0; w < 26 || at < 26;) {
+          size_t n = w < 26 ? (step < 26 - w ? step : 26 - w) : 0;
+          stream_write(&s, all + w, n);
+          w += n;
+          if (w < ahead && w < 26) continue;
+          char out[4] = "";
+          uint64_t from = at;
+          size_t got = stream_read(&s, &at, out, 3, &lost);
+          CHECK(at == from + lost + got);
+          CHECK(memcmp(out, all + from + lost, got) == 0);
+          if (max >= 26) CHECK_INT(lost, 0);
+          if (w == 26 && got == 0 && lost == 0) break;
+        }
+        CHECK_INT(at, 26);
+        stream_free(&s);
+      }
+}
+
 const struct test_case test_cases[] = {{"small_sizes", small_sizes},
                                        {"random_writes", random_writes},
                                        {"memory_follows_use", memory_follows_use},
+                                       {"reading", reading},
                                        {0}};

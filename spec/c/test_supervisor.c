@@ -807,6 +807,71 @@ static void operations_on_files(void)
   tear_down();
 }
 
+static void spawned_commands(void)
+{
+  struct call c = {0}, w = {0};
+  set_up(NULL);
+  create("{}");
+  CHECK(!call(&c, "sandbox.spawn", "{\"sandbox_id\":\"%s\",\"command\":[\"hang\"]}", id));
+  CHECK_STR(code(&c), "unsupported");
+  tear_down();
+  fake_caps = ENGINE_CAP_SPAWN;
+  set_up(NULL);
+  fake_caps = 0;
+  create("{}");
+  CHECK(call(&c, "sandbox.spawn", "{\"sandbox_id\":\"%s\",\"command\":[\"hang\"]}", id));
+  CHECK_INT(val_get_int(&c.result, "pid", 0), 7);
+  CHECK_INT(val_get_int(&c.result, "exec", 0), 1);
+  CHECK(!call(&c, "sandbox.spawn", "{\"sandbox_id\":\"%s\",\"command\":[\"badcwd\"]}", id));
+  CHECK_STR(c.err.field, "cwd");
+  CHECK(!call(&c, "sandbox.wait", "{\"sandbox_id\":\"%s\",\"exec\":2}", id)); /* never was one */
+  CHECK_STR(code(&c), "not_found");
+  CHECK(!call(&c, "sandbox.kill", "{\"sandbox_id\":\"%s\",\"exec\":1,\"signal\":\"TREM\"}", id));
+  CHECK_STR(c.err.field, "signal");
+  CHECK(call(&c, "sandbox.kill", "{\"sandbox_id\":\"%s\",\"exec\":1,\"signal\":\"term\"}", id));
+  /* Output that was printed before anybody asked, and then none until the end. */
+  CHECK(call(&c, "sandbox.spawn",
+             "{\"sandbox_id\":\"%s\",\"command\":[\"print\",\"900\",\"3\"],"
+             "\"max_output\":\"100B\"}",
+             id));
+  CHECK(call(&w, "sandbox.wait", "{\"sandbox_id\":\"%s\",\"exec\":3}", id));
+  CHECK_INT(val_get_int(&w.result, "exit_code", -1), 3);
+  CHECK_INT(strlen(val_get_str(&w.result, "stdout", "")), 100);
+  CHECK(val_get_bool(val_get(&w.result, "truncated"), "stdout", false));
+  CHECK(call(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":3}", id));
+  CHECK_INT(strlen(val_get_str(&c.result, "data", "")), val_get_int(&w.result, "stdout_bytes", 0));
+  CHECK(call(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":3}", id));
+  CHECK(c.ok && !val_get(&c.result, "data"));
+  /* Two readers of one stream, and one that gives up. */
+  submit(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":1}", id);
+  CHECK(!call(&w, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
+  CHECK_STR(code(&w), "conflict");
+  op_cancel(c.op, ERR_CANCELLED);
+  finish(&c);
+  CHECK_STR(code(&c), "cancelled");
+  /* All that waits is answered by the end, the sandbox's too, and can be asked again. */
+  submit(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":1}", id);
+  submit(&w, "sandbox.wait", "{\"sandbox_id\":\"%s\",\"exec\":1}", id);
+  run_ms(5);
+  struct call t = {0};
+  CHECK(call(&t, "sandbox.terminate", "{\"sandbox_id\":\"%s\"}", id));
+  finish(&w);
+  finish(&c);
+  CHECK_STR(reason(&w), "terminated");
+  CHECK(c.ok && !val_get(&c.result, "data"));
+  CHECK(call(&w, "sandbox.wait", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
+  CHECK_STR(reason(&w), "terminated");
+  CHECK(call(&t, "sandbox.kill", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
+  CHECK(!call(&t, "sandbox.input", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
+  CHECK_STR(code(&t), "conflict");
+  CHECK(call(&t, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
+  CHECK_INT(val_get_int(&t.result, "commands_executed", 0), 3);
+  call_clear(&t);
+  call_clear(&w);
+  call_clear(&c);
+  tear_down();
+}
+
 static void on_event(void *data, uint64_t who, const struct val *v)
 {
   CHECK(data == &events && who == owner);
@@ -857,6 +922,7 @@ const struct test_case test_cases[] = {
     {"readiness", readiness},
     {"images_of_sandboxes", images_of_sandboxes},
     {"detached_sandboxes_live_on", detached_sandboxes_live_on},
+    {"spawned_commands", spawned_commands},
     {"operations_on_files", operations_on_files},
     {"events_come_in_order", events_come_in_order},
     {0}};

@@ -40,8 +40,9 @@ static void random_step(uint64_t *owners, size_t n)
   const char *sb = ids_n ? ids[rnd((unsigned)ids_n)] : "sb_none";
   char json[2048], name[32];
   static const char *const file_ops[] = {"read", "write", "list_files", "mkdir", "pack"};
+  static const char *const process_ops[] = {"wait", "kill", "output", "input"};
   static const char *const paths[] = {"/0", "/2", "/28", "/hang"};
-  switch (rnd(10)) {
+  switch (rnd(12)) {
   case 0:
   case 1:
     if (c->op) break;
@@ -78,6 +79,20 @@ static void random_step(uint64_t *owners, size_t n)
     submit_as(c, owners[o], name, json);
     if (c->op && rnd(2)) op_input(c->op, "x", rnd(2), NULL);
     break;
+  case 10:
+    if (c->op) break;
+    c->then = NULL;
+    snprintf(json, sizeof json, "{\"sandbox_id\":\"%s\",%s}", sb, commands[rnd(8)]);
+    if (!strstr(json, "stream")) submit_as(c, owners[o], "sandbox.spawn", json);
+    break;
+  case 11:
+    if (c->op) break;
+    c->then = NULL;
+    snprintf(json, sizeof json, "{\"sandbox_id\":\"%s\",\"exec\":%u}", sb, 1 + rnd(4));
+    snprintf(name, sizeof name, "sandbox.%s", process_ops[rnd(4)]);
+    submit_as(c, owners[o], name, json);
+    if (c->op && rnd(2)) op_input(c->op, "x", rnd(2), NULL);
+    break;
   case 9:
     if (rnd(10) == 0) {
       supervisor_owner_end(sup, owners[o], count_done, &owners_ended);
@@ -89,7 +104,7 @@ static void random_step(uint64_t *owners, size_t n)
 
 static void random_round(unsigned round_seed)
 {
-  fake_caps = ENGINE_CAP_FILES;
+  fake_caps = ENGINE_CAP_FILES | ENGINE_CAP_SPAWN;
   set_up(NULL);
   seed = round_seed;
   fake.random = true;

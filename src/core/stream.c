@@ -96,6 +96,39 @@ char *stream_copy(const struct stream *s, size_t *ret_len)
   return all;
 }
 
+static size_t read_tail(const struct stream *s, size_t from, char *out, size_t size)
+{
+  size_t done = 0;
+  while (done < size && from < s->tail_len) {
+    size_t at = (s->tail_at + from) % s->tail_len;
+    size_t n = min(min(size - done, s->tail_len - from), s->tail_len - at);
+    memcpy(out + done, s->tail + at, n);
+    done += n;
+    from += n;
+  }
+  return done;
+}
+
+size_t stream_read(const struct stream *s, uint64_t *at, char *out, size_t size, uint64_t *ret_lost)
+{
+  size_t done = 0;
+  uint64_t tail_from = s->total - s->tail_len;
+  *ret_lost = 0;
+  if (*at < s->head_len) {
+    done = min(size, s->head_len - (size_t)*at);
+    memcpy(out, s->head + *at, done);
+    *at += done;
+    if (done > 0) return done;
+  }
+  if (*at < tail_from) {
+    *ret_lost = tail_from - *at;
+    *at = tail_from;
+  }
+  done = read_tail(s, (size_t)(*at - tail_from), out, size);
+  *at += done;
+  return done;
+}
+
 char *stream_take(struct stream *s, size_t *ret_len)
 {
   *ret_len = s->head_len + s->tail_len;

@@ -23,6 +23,11 @@ bool stream_truncated(const struct stream *s);
 /* A copy of what was kept so far, NUL-terminated behind ret_len (the caller frees). */
 char *stream_copy(const struct stream *s, size_t *ret_len);
 
+/* Copies what was kept from byte *at of all that was written on, up to size bytes of it, and moves
+ * *at behind that; what is no longer kept is passed over and counted in *ret_lost. */
+size_t stream_read(const struct stream *s, uint64_t *at, char *out, size_t size,
+                   uint64_t *ret_lost);
+
 /* Hands over what was kept, in order, NUL-terminated behind ret_len (the caller frees); the stream
  * is empty afterwards but remembers total. */
 char *stream_take(struct stream *s, size_t *ret_len);

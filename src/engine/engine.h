@@ -30,6 +30,7 @@ enum engine_caps {
   ENGINE_CAP_ENTRYPOINT =
       1 << 6,                /* runs args->entrypoint itself; else the supervisor does, by exec */
   ENGINE_CAP_FILES = 1 << 7, /* exec takes operations on files */
+  ENGINE_CAP_SPAWN = 1 << 8, /* on_started, exec_input, exec_flow, and kills with a signal */
 };
 
 struct engine_ops;
@@ -79,6 +80,9 @@ struct exec_op {
    * the tree of an UNPACK. It exits with 0 or the errno of what failed, the name of which, below
    * the path, is its stderr. */
   const struct file_args *file;
+  /* With ENGINE_CAP_SPAWN, may be NULL: it runs, as this process of its sandbox (0: nobody knows).
+   * At most once, before on_done; never for what could not be executed. */
+  void (*on_started)(struct exec_op *op, int64_t pid);
   /* In order, before on_done; data is valid during the call only. */
   void (*on_chunk)(struct exec_op *op, enum exec_stream stream, const void *data, size_t len);
   /* What exec_input queues has grown past 256 KiB (true), or is below 64 KiB again (false): a stdin

@@ -31,7 +31,7 @@ static void exec_free(struct dying *d)
   free(x);
 }
 
-static enum outcome_reason reason_of(const struct exec *x)
+enum outcome_reason exec_reason(const struct exec *x)
 {
   bool asked = x->why != REASON_EXITED;
   bool over = x->sb->end != END_NONE;
@@ -45,10 +45,10 @@ static enum outcome_reason reason_of(const struct exec *x)
   return REASON_UNKNOWN;
 }
 
-static void fill_outcome(struct exec *x, struct outcome *o)
+void exec_fill_outcome(const struct exec *x, struct outcome *o)
 {
   *o = (struct outcome){
-      .reason = reason_of(x),
+      .reason = exec_reason(x),
       .out_bytes = x->out.total,
       .err_bytes = x->err.total,
       .out_truncated = stream_truncated(&x->out),
@@ -59,8 +59,6 @@ static void fill_outcome(struct exec *x, struct outcome *o)
   };
   if (o->reason == REASON_EXITED) o->exit_code = x->run.ret_code;
   if (o->reason == REASON_SIGNAL) o->signal = x->run.ret_code;
-  o->out = stream_take(&x->out, &o->out_len);
-  o->err = stream_take(&x->err, &o->err_len);
 }
 
 static struct val event_fields(const struct exec *x, const char *event)
@@ -81,7 +79,7 @@ static struct val command_of(const struct exec *x)
   return command;
 }
 
-static void emit_started(const struct exec *x)
+void exec_emit_started(const struct exec *x)
 {
   struct supervisor *sup = x->sb->sup;
   if (!supervisor_listened(sup)) return;
@@ -90,7 +88,7 @@ static void emit_started(const struct exec *x)
   supervisor_emit(sup, x->sb->owner->id, &v);
 }
 
-static void emit_done(const struct exec *x, const struct outcome *o)
+void exec_emit_done(const struct exec *x, const struct outcome *o)
 {
   struct supervisor *sup = x->sb->sup;
   if (!supervisor_listened(sup)) return;
@@ -132,8 +130,12 @@ static void answer(struct exec *x)
 {
   struct op *op = x->op;
   struct outcome o = {0};
-  if (!x->failed) fill_outcome(x, &o);
-  emit_done(x, x->failed ? NULL : &o);
+  if (!x->failed) {
+    exec_fill_outcome(x, &o);
+    o.out = stream_take(&x->out, &o.out_len);
+    o.err = stream_take(&x->err, &o.err_len);
+  }
+  exec_emit_done(x, x->failed ? NULL : &o);
   if (op) {
     x->op = NULL;
     op->handler_data = NULL;
@@ -176,7 +178,10 @@ static void on_done(struct exec_op *run, const struct err *err)
 static void on_input_full(struct exec_op *run, bool full)
 {
   struct exec *x = run->data;
-  if (x->op && !x->done) op_input_full(x->op, full);
+  if (x->job->input_full)
+    x->job->input_full(x, full);
+  else if (x->op && !x->done)
+    op_input_full(x->op, full);
 }
 
 static void on_chunk(struct exec_op *run, enum exec_stream which, const void *data, size_t len)
@@ -353,13 +358,14 @@ int sandbox_exec_start(struct sandbox *sb, struct op *op, struct exec_args *args
   else
     sb->entry = x;
   sandbox_touch(sb);
-  emit_started(x);
+  exec_emit_started(x);
   return 0;
 }
 
 void sandbox_exec_abandon(struct exec *x, const struct err *err)
 {
   timer_stop(x->sb->sup->loop, &x->deadline);
+  if (x->job->abandon) x->job->abandon(x, err);
   struct op *op = x->op;
   x->op = NULL;
   if (op) op_finish(op, err);

@@ -179,6 +179,8 @@ static void call_amounts(const struct sandbox *sb, int64_t ret[BUDGET_KINDS])
 }
 
 static int exec_within_budget(struct sandbox *sb, struct op *op, struct exec_args *args,
+                              int (*start)(struct sandbox *, struct op *, struct exec_args *,
+                                           struct err *),
                               struct err *err)
 {
   struct holding paid = {0};
@@ -186,31 +188,46 @@ static int exec_within_budget(struct sandbox *sb, struct op *op, struct exec_arg
   call_amounts(sb, amounts);
   int rc = budgets_take(&sb->owner->budgets, &paid, amounts, err);
   if (rc == 0) {
-    rc = sandbox_exec_start(sb, op, args, err);
+    rc = start(sb, op, args, err);
     if (rc < 0) budgets_give(&sb->owner->budgets, &paid, amounts);
   }
   holding_done(&paid);
   return rc;
 }
 
-static int exec_op_start(struct op *op, void *ctx, struct err *err)
+/* args are the callee's, and freed. */
+static int start_command(struct supervisor *sup, struct op *op, bool spawn, struct exec_args *args,
+                         struct err *err)
 {
-  struct supervisor *sup = ctx;
-  struct exec_args args;
-  int rc = exec_args_parse(&op->args, &args, err);
-  if (rc < 0) return rc;
-  struct sandbox *sb = sandbox_find(sup, op->owner, args.sandbox_id, err);
-  rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
+  struct sandbox *sb = sandbox_find(sup, op->owner, args->sandbox_id, err);
+  int rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
   if (rc == 0) rc = handlers_check_room(sb, err);
-  if (rc == 0 && args.stdin_stream && !sb->engine->engine->ops->exec_input)
+  if (rc == 0 && spawn && !(sb->engine->caps & ENGINE_CAP_SPAWN))
+    rc = handlers_lacks(sb->engine, "engine", "spawn", err);
+  if (rc == 0 && args->stdin_stream && !sb->engine->engine->ops->exec_input)
     rc = handlers_lacks(sb->engine, "stdin_stream", "input to a running command", err);
-  if (rc == 0) rc = exec_within_budget(sb, op, &args, err);
+  if (rc == 0)
+    rc = exec_within_budget(sb, op, args, spawn ? process_spawn : sandbox_exec_start, err);
   if (rc < 0 && sb && err) {
     strcpy(err->sandbox_id, sb->id);
     strcpy(err->engine, sb->engine->name);
   }
-  exec_args_free(&args);
+  exec_args_free(args);
   return rc;
+}
+
+static int exec_op_start(struct op *op, void *ctx, struct err *err)
+{
+  struct exec_args args;
+  int rc = exec_args_parse(&op->args, &args, err);
+  return rc < 0 ? rc : start_command(ctx, op, false, &args, err);
+}
+
+static int spawn_op_start(struct op *op, void *ctx, struct err *err)
+{
+  struct exec_args args;
+  int rc = spawn_args_parse(&op->args, &args, err);
+  return rc < 0 ? rc : start_command(ctx, op, true, &args, err);
 }
 
 void exec_op_cancel(struct op *op, void *ctx)
@@ -617,6 +634,7 @@ static const struct op_handler handlers[] = {
      .cancel = exec_op_cancel,
      .input = exec_op_input,
      .flow = exec_op_flow},
+    {.name = "sandbox.spawn", .start = spawn_op_start, .cancel = process_spawn_cancel},
     {.name = "sandbox.terminate", .start = terminate_start, .cancel = terminate_cancel},
     {.name = "sandbox.status", .start = status_start},
     {.name = "sandbox.get", .start = status_start},
@@ -640,4 +658,5 @@ void handlers_register(struct supervisor *sup)
   for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
     ops_register(sup->ops, &handlers[i], sup);
   file_handlers_register(sup);
+  process_handlers_register(sup);
 }

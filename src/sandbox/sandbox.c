@@ -455,6 +455,7 @@ void sandbox_forget(struct sandbox *sb)
   list_remove(&sb->by_age);
   list_remove(&sb->by_owner);
   index_remove(&sup->sandboxes, &sb->by_id);
+  processes_forget(sb);
   supervisor_bury(sup, &sb->dying);
 }
 
@@ -554,6 +555,7 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
   *args = (struct create_args){0};
   sb->dying.free = sandbox_free;
   list_init(&sb->execs);
+  list_init(&sb->processes);
   list_init(&sb->waiters);
   list_init(&sb->by_age);
   list_init(&sb->by_owner);

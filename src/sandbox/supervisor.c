@@ -321,6 +321,7 @@ struct supervisor *supervisor_new(const struct supervisor_conf *conf)
   };
   list_init(&sup->retained);
   list_init(&sup->dying);
+  list_init(&sup->processes);
   sup->reap = (struct defer){.cb = on_reap, .data = sup};
   sup->closed_defer = (struct defer){.cb = on_closed, .data = sup};
   sup->close_deadline = (struct timer){.cb = on_close_deadline, .data = sup};

@@ -7,6 +7,7 @@
  *   sandbox.c   life-cycle of one sandbox    exec.c        one command
  *   ready.c     is it ready?                 changes.c     diff, snapshot, commit, fork
  *   file.c      operations on files, which are execs of a kind
+ *   process.c   commands that nobody waits for at once: sandbox.spawn and what follows it
  *
  * A record in memory of which an engine may still hold a pointer is never freed from inside that
  * engine's callback: it goes to the dying list and is freed on the next turn of the loop. */
@@ -116,7 +117,8 @@ struct sandbox {
   unsigned kill_tries;
   struct timer life; /* life-time while started, later the wait between two kills */
   struct timer idle;
-  struct list execs; /* exec.node */
+  struct list execs;     /* exec.node */
+  struct list processes; /* process.node, spawned here, ended or not */
   size_t execs_n;
   struct exec *entry;     /* the entrypoint while it runs, one of execs */
   struct outcome entered; /* how it ended and what it printed; owned */
@@ -149,18 +151,21 @@ struct exec;
 struct exec_job {
   void (*chunk)(struct exec *x, enum exec_stream which, const void *data, size_t len);
   void (*answer)(struct exec *x); /* it has ended: x->failed, x->done_err, x->run.ret_… */
+  void (*input_full)(struct exec *x, bool full);          /* NULL: its op is told */
+  void (*abandon)(struct exec *x, const struct err *err); /* NULL: its op fails with that */
 };
 
 struct exec {
   struct sandbox *sb;
   const struct exec_job *job;
-  struct list node;       /* sandbox.execs */
-  struct op *op;          /* NULL: nobody waits for it (the entrypoint) */
-  struct exec_args args;  /* owned; of a command */
-  struct file_args file;  /* owned; of an operation on files */
-  struct file_args asked; /* the same as the engine gets it: not owned */
-  struct buf rows;        /* owned; of the same: what it answers so far */
-  struct exec_op run;     /* with the engine until on_done */
+  struct list node;        /* sandbox.execs */
+  struct op *op;           /* NULL: nobody waits for it (the entrypoint) */
+  struct exec_args args;   /* owned; of a command */
+  struct file_args file;   /* owned; of an operation on files */
+  struct file_args asked;  /* the same as the engine gets it: not owned */
+  struct process *process; /* of a spawned command */
+  struct buf rows;         /* owned; of the same: what it answers so far */
+  struct exec_op run;      /* with the engine until on_done */
   struct kill_op kill;
   struct stream out, err;
   struct timer deadline;   /* the time-out, later the wait before another kill */
@@ -173,6 +178,31 @@ struct exec {
   struct err done_err;
   uint64_t number; /* from 1, within the sandbox */
   uint64_t started_ms;
+  struct dying dying;
+};
+
+/* A spawned command, from its start until nobody can ask for it any more. */
+struct process {
+  struct list node;   /* sandbox.processes */
+  struct list by_age; /* supervisor.processes, oldest first */
+  struct sandbox *sb;
+  uint64_t number;     /* as exec.number */
+  struct exec *x;      /* while it runs */
+  int64_t pid;         /* 0 = not known */
+  struct op *spawn_op; /* until it has started */
+  struct list asks;    /* struct ask.node: ops that wait for something of it */
+  struct reader {
+    uint64_t at;   /* bytes that were read */
+    bool attached; /* somebody reads: its lag slows the command */
+  } readers[2];    /* of stdout and stderr */
+  bool paused;     /* by a reader's lag */
+  bool ignored;    /* … which was for too long while somebody waits for the end */
+  bool input_full, input_ended;
+  bool asked; /* its outcome was told */
+  struct timer gone;
+  struct outcome outcome;   /* once ended, without the output */
+  struct stream streams[2]; /* owned; what is kept of the output, once ended */
+  size_t max_output;
   struct dying dying;
 };
 
@@ -196,6 +226,7 @@ struct supervisor {
   size_t live_n, execs_n;
   uint64_t created, ended;
   struct list dying;
+  struct list processes; /* process.by_age */
   struct defer reap;
   struct subscriber subscribers[16];
   size_t subscribers_n;
@@ -277,6 +308,18 @@ int handlers_lacks(const struct engine_entry *e, const char *field, const char *
                    struct err *err);
 void exec_op_cancel(struct op *op, void *ctx);
 void exec_op_flow(struct op *op, void *ctx, bool paused);
+
+/* exec.c, for the jobs */
+enum outcome_reason exec_reason(const struct exec *x);
+void exec_fill_outcome(const struct exec *x, struct outcome *o); /* all but the output */
+void exec_emit_started(const struct exec *x);
+void exec_emit_done(const struct exec *x, const struct outcome *o); /* NULL: x->done_err */
+
+/* process.c */
+int process_spawn(struct sandbox *sb, struct op *op, struct exec_args *args, struct err *err);
+void process_spawn_cancel(struct op *op, void *ctx);
+void process_handlers_register(struct supervisor *sup);
+void processes_forget(struct sandbox *sb);
 
 /* file.c */
 void file_handlers_register(struct supervisor *sup);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -698,7 +699,6 @@ static const struct field exec_fields[] = {
      .ok = is_word,
      .must = "not empty and without \"=\" and blanks"},
     {.name = "stdin", .type = &type_stdin, .max = STDIN_MAX},
-    {.name = "stdin_stream", .type = &field_bool, AT(stdin_stream)},
     {.name = "max_output",
      .type = &field_size_bytes,
      AT(max_output),
@@ -706,6 +706,8 @@ static const struct field exec_fields[] = {
      .max = 1024ll << 20,
      .fallback = "8MiB"},
     {.name = "on_overflow", .type = &field_choice, AT(on_overflow), .choices = overflow_names},
+    /* the last two are exec's alone */
+    {.name = "stdin_stream", .type = &field_bool, AT(stdin_stream)},
     {.name = "stream", .type = &field_bool, AT(stream)},
 };
 #undef AT
@@ -715,6 +717,13 @@ static const char *const exec_also[] = {"on_stdout", "on_stderr", "check", NULL}
 
 static const struct schema exec_schema = {
     .name = "sandbox.exec", SCHEMA_FIELDS(exec_fields), .also = exec_also};
+
+static const struct schema spawn_schema = {
+    .name = "sandbox.spawn",
+    .fields = exec_fields,
+    .n = sizeof exec_fields / sizeof *exec_fields - 2,
+    .also = exec_also,
+};
 
 int exec_args_parse(const struct val *args, struct exec_args *ret, struct err *err)
 {
@@ -730,6 +739,89 @@ int exec_args_parse(const struct val *args, struct exec_args *ret, struct err *e
 void exec_args_free(struct exec_args *a)
 {
   schema_free(&exec_schema, a);
+}
+
+/* ---- sandbox.spawn and what follows it ---- */
+
+int spawn_args_parse(const struct val *args, struct exec_args *ret, struct err *err)
+{
+  *ret = (struct exec_args){0};
+  int rc = schema_parse(&spawn_schema, "", args, ret, err);
+  if (rc == 0) ret->stdin_stream = !ret->stdin_data;
+  return rc;
+}
+
+/* "SIGTERM", "TERM", "SIGRTMIN+1", 15. */
+static int signal_of(const struct val *v)
+{
+  int64_t n;
+  if (v->type != VAL_STR) return field_integer(v, &n) && n >= 1 && n <= SIGRTMAX ? (int)n : 0;
+  const char *name = strncasecmp(v->s.p, "SIG", 3) == 0 ? v->s.p + 3 : v->s.p;
+  for (int i = 1; i <= SIGRTMAX; i++) {
+    char known[24];
+    signal_name(i, known);
+    if (known[0] == 'S' && strcasecmp(name, known + 3) == 0) return i;
+  }
+  return field_integer(v, &n) && n >= 1 && n <= SIGRTMAX ? (int)n : 0;
+}
+
+static int signal_parse(const struct field *f, const char *path, const struct val *v, void *dst,
+                        struct err *err)
+{
+  (void)f;
+  *(int *)dst = signal_of(v);
+  return *(int *)dst ? 0
+                     : field_wrong(err, path, v, "a signal (\"SIGTERM\", \"TERM\" or its number)");
+}
+
+static const struct field_type type_signal = {.parse = signal_parse};
+static const char *const stream_names[] = {"stdout", "stderr", NULL};
+
+#define AT(member) .offset = offsetof(struct process_args, member)
+#define F_PROCESS                                                                                  \
+  {.name = "sandbox_id",                                                                           \
+   .type = &field_text,                                                                            \
+   AT(sandbox_id),                                                                                 \
+   .flags = FIELD_REQUIRED,                                                                        \
+   .max = 4096,                                                                                    \
+   .must = ID_MUST},                                                                               \
+  {                                                                                                \
+    .name = "exec", .type = &field_u32, AT(exec), .flags = FIELD_REQUIRED, .min = 1,               \
+    .max = UINT32_MAX, .must = "the number of a spawned command"                                   \
+  }
+static const struct field process_fields[] = {F_PROCESS};
+static const struct field kill_fields[] = {F_PROCESS,
+                                           {.name = "signal", .type = &type_signal, AT(signal)}};
+static const struct field output_fields[] = {
+    F_PROCESS,
+    {.name = "stream", .type = &field_choice, AT(stream), .choices = stream_names},
+    {.name = "max",
+     .type = &field_size_bytes,
+     AT(max),
+     .min = 1,
+     .max = 1 << 20,
+     .fallback = "64KiB"}};
+static const struct field input_fields[] = {F_PROCESS,
+                                            {.name = "close", .type = &field_bool, AT(close)}};
+#undef AT
+
+static const struct schema process_schemas[PROCESS_OPS] = {
+    [PROCESS_WAIT] = {.name = "sandbox.wait", SCHEMA_FIELDS(process_fields)},
+    [PROCESS_KILL] = {.name = "sandbox.kill", SCHEMA_FIELDS(kill_fields)},
+    [PROCESS_OUTPUT] = {.name = "sandbox.output", SCHEMA_FIELDS(output_fields)},
+    [PROCESS_INPUT] = {.name = "sandbox.input", SCHEMA_FIELDS(input_fields)},
+};
+
+int process_args_parse(enum process_op op, const struct val *args, struct process_args *ret,
+                       struct err *err)
+{
+  *ret = (struct process_args){0};
+  return schema_parse(&process_schemas[op], "", args, ret, err);
+}
+
+void process_args_free(struct process_args *a)
+{
+  schema_free(&process_schemas[PROCESS_WAIT], a);
 }
 
 /* ---- the small ones ---- */

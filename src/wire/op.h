@@ -99,6 +99,26 @@ struct exec_args {
 int exec_args_parse(const struct val *args, struct exec_args *ret, struct err *err);
 void exec_args_free(struct exec_args *a);
 
+/* sandbox.spawn takes what sandbox.exec takes, but stream and stdin_stream: its stdin is open until
+ * it is closed, unless stdin says what is in it. */
+int spawn_args_parse(const struct val *args, struct exec_args *ret, struct err *err);
+
+/* What asks for one spawned command: sandbox.wait { sandbox_id, exec }, sandbox.kill { …, signal },
+ * sandbox.output { …, stream, max }, sandbox.input { …, close }. */
+struct process_args {
+  char *sandbox_id;
+  uint32_t exec; /* as sandbox.spawn numbered it */
+  int signal;    /* kill: 0 = end it and all that it started */
+  int stream;    /* output: 0 stdout, 1 stderr */
+  uint64_t max;  /* output: bytes */
+  bool close;    /* input: it is the last */
+};
+
+enum process_op { PROCESS_WAIT, PROCESS_KILL, PROCESS_OUTPUT, PROCESS_INPUT, PROCESS_OPS };
+int process_args_parse(enum process_op op, const struct val *args, struct process_args *ret,
+                       struct err *err);
+void process_args_free(struct process_args *a);
+
 /* status, terminate, get, detach: { sandbox_id, engine } */
 struct target_args {
   char *sandbox_id;

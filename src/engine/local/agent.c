@@ -270,8 +270,10 @@ static void answer_launch(struct run *r, const struct agent_launch *l)
     say(&r->report, sizeof r->report);
     remove_run(r);
   } else {
+    struct proto_started started = {.type = PROTO_STARTED, .pid = l->ret_pid, .exec = r->exec};
     r->pid = l->ret_pid;
     r->mark = l->ret_mark;
+    if (l->tell) say(&started, sizeof started);
     agent.has_run = true;
   }
 }
@@ -306,7 +308,7 @@ static void on_exec(const struct proto_exec *x, const char *inline_text, size_t 
     refuse(x->exec, REFUSED_OTHER, EPROTO);
     return;
   }
-  struct agent_launch l = {.envc = x->envc, .file = file};
+  struct agent_launch l = {.envc = x->envc, .file = file, .tell = x->flags & EXEC_TELL};
   int memfd = x->in_memfd ? fds[at++] : -1;
   l.fds[0] = x->flags & EXEC_HAS_STDIN ? fds[at++] : agent.null;
   l.fds[1] = fds[at++];

@@ -38,6 +38,7 @@ struct agent_launch {
   struct agent_user user;
   int fds[3]; /* stdin, stdout, stderr: taken for the call only */
   const struct walls_limits *limits;
+  bool tell;      /* the host wants to know that it runs */
   bool file;      /* argv is for agent_file, in a copy of this process, and nothing is executed */
   bool cgroup_ns; /* the command gets a cgroup namespace of its own */
   int cgroup_fd;  /* leaf to be born in; -1: none, the command gets a UTS namespace as its mark */

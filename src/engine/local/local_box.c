@@ -255,6 +255,7 @@ static union {
   uint32_t type;
   struct proto_failed failed;
   struct proto_refused refused;
+  struct proto_started started;
   struct proto_exited exited;
   struct proto_probe probe;
 } from_agent;
@@ -267,6 +268,8 @@ static bool dispatch(struct engine_box *b, size_t len)
   case PROTO_FAILED: return on_failed(b, &from_agent.failed, len);
   case PROTO_REFUSED:
     return len == sizeof from_agent.refused && run_on_refused(b, &from_agent.refused);
+  case PROTO_STARTED:
+    return len == sizeof from_agent.started && run_on_started(b, &from_agent.started);
   case PROTO_EXITED: return len == sizeof from_agent.exited && run_on_exited(b, &from_agent.exited);
   case PROTO_PROBED: return on_probed(b, &from_agent.probe, len);
   default: return false;

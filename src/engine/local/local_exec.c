@@ -56,7 +56,7 @@ struct exec {
   struct buf input; /* not yet written */
   bool input_ended; /* close stdin once it is */
   bool input_full;  /* the caller was told so */
-  bool paused, exited;
+  bool paused, started, exited;
   uint64_t start_ms; /* of the request */
   bool kill_sent;
   struct proto_exited report; /* once exited */
@@ -329,6 +329,15 @@ bool run_on_refused(struct engine_box *b, const struct proto_refused *msg)
   return true;
 }
 
+bool run_on_started(struct engine_box *b, const struct proto_started *msg)
+{
+  struct exec *x = find(b, msg->exec);
+  if (!x || x->exited || x->started || !x->op->on_started || msg->pid < 1) return false;
+  x->started = true;
+  x->op->on_started(x->op, msg->pid);
+  return true;
+}
+
 bool run_on_exited(struct engine_box *b, const struct proto_exited *msg)
 {
   struct exec *x = find(b, msg->exec);
@@ -572,6 +581,7 @@ static int send_request(struct exec *x, struct err *err)
     rc = err_set(err, ERR_CAPACITY, errno, "cannot make pipes: %s", strerror(errno));
   if (rc == 0) {
     if (x->in >= 0) head.flags |= EXEC_HAS_STDIN;
+    if (x->op->on_started) head.flags |= EXEC_TELL;
     struct proto_piece pieces[2] = {{&head, sizeof head}, {text.data, text.len}};
     rc = box_send(x->box, pieces, head.in_memfd ? 1 : 2, ends.fds, ends.n);
     ends.n = 0;

@@ -120,6 +120,7 @@ void run_input(struct exec_op *op, const void *data, size_t len);
 void run_flow(struct exec_op *op, bool paused);
 /* false: the agent's word makes no sense. */
 bool run_on_refused(struct engine_box *b, const struct proto_refused *msg);
+bool run_on_started(struct engine_box *b, const struct proto_started *msg);
 bool run_on_exited(struct engine_box *b, const struct proto_exited *msg);
 /* The box is dead: all its execs end, as OOM or LOST where no report came. */
 void run_end_all(struct engine_box *b, bool oom);

@@ -43,6 +43,7 @@ enum proto_type {
   PROTO_READY,
   PROTO_FAILED,  /* set-up failed: instead of READY */
   PROTO_REFUSED, /* an exec did not start */
+  PROTO_STARTED, /* an exec's command runs: where EXEC_TELL asked */
   PROTO_EXITED,  /* an exec's command ended */
   PROTO_PROBED,
 };
@@ -126,6 +127,7 @@ struct proto_go {
 
 enum {
   EXEC_HAS_STDIN = 1,
+  EXEC_TELL = 4, /* say STARTED */
   EXEC_FILE = 2, /* no command but an operation on files: kind, path, mode, max, follow as argv */
 };
 #define EXEC_FILE_ARGC 5
@@ -162,6 +164,12 @@ struct proto_refused {
   uint64_t exec;
   int32_t error; /* positive errno */
   uint32_t reserved;
+};
+
+struct proto_started {
+  uint32_t type;
+  int32_t pid; /* as the box sees it */
+  uint64_t exec;
 };
 
 enum exited_how { EXITED_CODE, EXITED_SIGNAL, EXITED_OOM, EXITED_COUNT };
