@@ -842,6 +842,12 @@ static void spawned_commands(void)
   CHECK_INT(strlen(val_get_str(&c.result, "data", "")), val_get_int(&w.result, "stdout_bytes", 0));
   CHECK(call(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":3}", id));
   CHECK(c.ok && !val_get(&c.result, "data"));
+  /* A number that was guessed before the command failed to start: that fails too. */
+  submit(&c, "sandbox.spawn", "{\"sandbox_id\":\"%s\",\"command\":[\"badcwd\"]}", id);
+  submit(&w, "sandbox.wait", "{\"sandbox_id\":\"%s\",\"exec\":4}", id);
+  finish(&c);
+  finish(&w);
+  CHECK_STR(code(&w), "invalid_argument");
   /* Two readers of one stream, and one that gives up. */
   submit(&c, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":1}", id);
   CHECK(!call(&w, "sandbox.output", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
@@ -865,7 +871,7 @@ static void spawned_commands(void)
   CHECK(!call(&t, "sandbox.input", "{\"sandbox_id\":\"%s\",\"exec\":1}", id));
   CHECK_STR(code(&t), "conflict");
   CHECK(call(&t, "sandbox.status", "{\"sandbox_id\":\"%s\"}", id));
-  CHECK_INT(val_get_int(&t.result, "commands_executed", 0), 3);
+  CHECK_INT(val_get_int(&t.result, "commands_executed", 0), 4);
   call_clear(&t);
   call_clear(&w);
   call_clear(&c);

@@ -258,13 +258,15 @@ static void on_started(struct exec_op *run, int64_t pid)
   if (p->spawn_op && p->spawn_op->cancel_why == ERR_NONE) answer_spawn(p);
 }
 
-/* It did not start, or whoever asked for it has gone: nobody knows its number. */
+/* It did not start, or whoever asked for it has gone: nobody was told its number, but it may have
+ * been guessed. */
 static void fail_spawn(struct process *p, const struct err *err)
 {
   struct op *op = p->spawn_op;
   p->spawn_op = NULL;
   op->handler_data = NULL;
   op_finish(op, err);
+  LIST_FOREACH_SAFE (it, &p->asks) finish_ask(list_entry(it, struct ask, node), err);
   forget(p);
 }
 
