@@ -87,7 +87,7 @@ describe("the command line", function()
       end
       for command in proc.cli({ "help" }).stdout:gmatch "\n  (%l+) +%u" do
         expect.contains(page, "\n.Cm " .. command .. "\n")
-        -- What grants something is explained with run; image, volume and key have commands of their own.
+        -- What grants something is explained with run; image, volume and key are commands too.
         local own = { repl = true, image = true, volume = true, key = true, version = true }
         if not own[command] then
           assert.same(in_help(command), in_page(section(command)), command)
