@@ -33,6 +33,7 @@ function M.duration_seconds(text)
 end
 
 local function is_gpu(text)
+  if text:find "[ /]" then return true end -- a card's own name
   local name, count = text:match "^(%w+):?(%d*)$"
   if not name or (text:find ":" and (tonumber(count) or 0) < 1) then return false end
   for _, gpu in ipairs(GPUS) do

@@ -11,7 +11,8 @@
 ---An amount of memory or disk: MiB as an integer, or a text: `"512MiB"`, `"2GiB"`.
 ---@alias Size integer|string
 
----A GPU: `"T4"`, `"L4"`, `"A10G"`, `"A100"`, `"H100"`, several as `"A100:2"`.
+---A GPU: `"T4"`, `"L4"`, `"A10G"`, `"A100"`, `"H100"`, several as `"A100:2"`; another card by the name that
+---`sandbox.gpus()` shows.
 ---@alias Gpu string
 
 ---What failed calls raise. `tostring` gives "code: message (hint)".

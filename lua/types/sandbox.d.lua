@@ -551,12 +551,14 @@ function sandbox.run(command, opts) end
 function sandbox.price(opts) end
 
 ---@class sandbox.Tier
----@field gpu string "T4", "L4", …
----@field cpu integer processors of its envelope
----@field memory integer MiB of its envelope
----@field usd_burst number US dollars per create of up to 300 s
----@field usd_per_hour number US dollars per hour beyond that
+---@field gpu string "T4", "L4", …; a card that is of no tier: its own name, "NVIDIA L40S"
+---@field cpu? integer processors of its envelope
+---@field memory? integer MiB of its envelope
+---@field usd_burst? number US dollars per create of up to 300 s
+---@field usd_per_hour? number US dollars per hour beyond that
 ---@field engines string[] the engines that have it
+---@field count? integer how many there are, where an engine knows; nil: none
+---@field free? integer how many of them no sandbox has
 
 ---Lets go of an image without a name that `sb:snapshot` made: it is removed when the last sandbox made of it ends.
 ---
@@ -567,9 +569,9 @@ function sandbox.price(opts) end
 ---@param image string
 function sandbox.forget(image) end
 
----The GPU tiers: name, envelope, prices, and which engines have it.
+---The GPU tiers, and further cards that are here: name, envelope, prices, which engines have it, and how many are free.
 ---```lua
----for _, tier in ipairs(sandbox.gpus()) do print(tier.gpu, tier.usd_per_hour) end
+---for _, tier in ipairs(sandbox.gpus()) do print(tier.gpu, tier.usd_per_hour, tier.free or 0) end
 ---```
 ---@return sandbox.Tier[] tiers
 function sandbox.gpus() end

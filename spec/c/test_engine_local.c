@@ -1044,9 +1044,10 @@ static void unsupported(void)
   create_args_free(&b.args);
   CHECK_INT(system("rm -rf /tmp/regolith-test-no-images"), 0);
   box_args(&b, "host");
-  strv_add(&b.args.gpu, "T4");
-  CHECK(box_start(&b) < 0);
+  strv_add(&b.args.gpu, "NVIDIA none such");
+  if (box_start(&b) == 0) wait_for(&b.done);
   CHECK_INT(b.err.kind, ERR_CAPACITY);
+  CHECK_STR(b.err.field, "gpu");
   create_args_free(&b.args);
   box_args(&b, "host");
   b.args.network = NETWORK_OPEN;

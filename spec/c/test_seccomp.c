@@ -229,6 +229,8 @@ static const struct {
     {"x32", {"?", 0x40000000 | 39, {0}}, ENOSYS, -2},
 #endif
     {"mknod of a FIFO", CALL(mknodat, -1, BAD, 0010000), EFAULT, EFAULT},
+    {"mknod of a character device", CALL(mknodat, -1, BAD, 0020666), EPERM, EFAULT},
+    {"mknod of a block device", CALL(mknodat, -1, BAD, 0060666), EPERM, EFAULT},
 };
 #define BY_ARGUMENT_N (sizeof by_argument / sizeof *by_argument)
 

@@ -40,6 +40,7 @@ struct engine_box; /* one sandbox inside its engine */
 struct engine {
   const struct engine_ops *ops;
   char name[32]; /* as scripts say it: "local", "gpu-box" */
+  unsigned caps; /* enum engine_caps that depend on the machine, beyond ops->caps; set by open */
 };
 
 struct engine_conf {
@@ -145,6 +146,14 @@ struct list_op {
   void *engine_data;
 };
 
+/* Which GPUs the engine has itself. */
+struct gpus_op {
+  void (*on_gpu)(struct gpus_op *op, const char *name, unsigned count, unsigned free_n);
+  void (*on_done)(struct gpus_op *op, const struct err *err);
+  void *data;
+  void *engine_data;
+};
+
 struct engine_ops {
   const char *name; /* the type: "local", "remote" */
   unsigned caps;    /* enum engine_caps */
@@ -166,6 +175,8 @@ struct engine_ops {
   int (*snapshot)(struct engine *e, struct changes_op *op, struct err *err);
   void (*changes_cancel)(struct engine *e, struct changes_op *op); /* on_done follows soon */
   void (*image_drop)(struct engine *e, const char *image);
+  /* NULL: what it has is not known here. */
+  int (*gpus)(struct engine *e, struct gpus_op *op, struct err *err);
   /* Ends every box, then calls done. With ENGINE_CAP_OUTLIVES_HOST the boxes that are left by then
    * are detached ones: they stay, and nothing of theirs is called back any more. */
   void (*close)(struct engine *e, void (*done)(void *data), void *data);

@@ -4,6 +4,7 @@
  * Every refusal is `denied` and says in its hint which option would grant what was asked for. What
  * a create leaves open is lowered to the bounds instead of being refused: a script that does not
  * say how much memory it wants gets what there is for it. */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,35 @@ static int check_volumes(const struct grants *g, const struct val *asked, struct
   return rc;
 }
 
+/* "A100" grants any number of them, "A100:2" up to two for one sandbox. */
+static bool covers_gpu(const char *grant, const char *asked)
+{
+  const char *most = strrchr(grant, ':'), *want = strrchr(asked, ':');
+  char kind[256], name[256];
+  bool counted = most && most[1] >= '0' && most[1] <= '9';
+  snprintf(kind, sizeof kind, "%.*s", counted ? (int)(most - grant) : 255, grant);
+  snprintf(name, sizeof name, "%.*s", want ? (int)(want - asked) : 255, asked);
+  for (char *p = kind; *p; p++) *p = (char)tolower((unsigned char)*p);
+  for (char *p = name; *p; p++) *p = (char)tolower((unsigned char)*p);
+  if (strcmp(kind, "*") != 0 && !glob(kind, name)) return false;
+  return !counted || (want ? atoi(want + 1) : 1) <= atoi(most + 1);
+}
+
+/* Of a list in order of preference each one has to be granted. */
+static int check_gpus(const struct grants *g, const struct create_args *a, struct err *err)
+{
+  for (size_t i = 0; i < a->gpu.n; i++) {
+    char what[160];
+    bool covered = false;
+    for (size_t k = 0; k < g->gpus.n && !covered; k++)
+      covered = covers_gpu(g->gpus.v[k], a->gpu.v[i]);
+    if (covered) continue;
+    snprintf(what, sizeof what, "gpu = \"%.100s\"", a->gpu.v[i]);
+    return denied(err, "gpu", "allow-gpu", a->gpu.v[i], what);
+  }
+  return 0;
+}
+
 /* ---- sizes ---- */
 
 static int check_size(const char *field, uint32_t max, double unit, const char *option,
@@ -197,6 +227,7 @@ int grants_admit_create(void *grants, const struct val *asked, struct create_arg
   if (rc == 0) rc = check_image(g, a, err);
   if (rc == 0) rc = check_network(g, a, err);
   if (rc == 0) rc = check_volumes(g, asked, a, err);
+  if (rc == 0) rc = check_gpus(g, a, err);
   if (rc == 0)
     rc = check_size("cpu", g->max_cpu_milli, 1000, "max-cpu", "", asked, &a->cpu_milli, err);
   if (rc == 0)

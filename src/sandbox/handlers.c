@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "core/op.h"
 #include "sandbox/supervisor_internal.h"
 #include "wire/price.h"
@@ -64,7 +65,7 @@ static int check_caps(const struct engine_entry *e, const struct create_args *a,
   if (a->encrypted_ports_n > 0 && !(e->caps & ENGINE_CAP_PORTS))
     return handlers_lacks(e, "encrypted_ports", "encrypted_ports", err);
   if (a->ready_tcp && !e->engine->ops->probe) return handlers_lacks(e, "ready", "ready", err);
-  return check_gpu(e, a, err);
+  return 0;
 }
 
 /* A directory of the host is read by whoever may, and by all when the operator named it as image.
@@ -138,6 +139,7 @@ static int create_start(struct op *op, void *ctx, struct err *err)
   args.image_made = made_has(o, args.image);
   rc = e ? refuse_closing(sup, err) : -EINVAL;
   if (rc == 0) rc = check_image(sup, o, &args, err);
+  if (rc == 0) rc = check_gpu(e, &args, err); /* no grant would help */
   if (rc == 0 && o->admit) rc = o->admit(o->admit_data, &op->args, &args, err);
   if (rc == 0) rc = check_name(o, &args, err);
   if (rc == 0) rc = check_caps(e, &args, err);
@@ -599,32 +601,100 @@ static int engines_start(struct op *op, void *ctx, struct err *err)
   return 0;
 }
 
-static struct val engines_with_gpu(const struct supervisor *sup)
+/* ---- sandbox.gpus ---- */
+
+/* Engines that know their cards are asked one after another. */
+struct gpus_ask {
+  struct gpus_op ask;
+  struct supervisor *sup;
+  struct op *op; /* NULL: cancelled */
+  struct val list;
+  size_t engine; /* which one is asked */
+};
+
+static struct val *tier_row(struct val *list, const char *name)
 {
-  struct val list = val_list();
-  for (size_t i = 0; i < sup->engines_n; i++)
-    if (sup->engines[i]->caps & ENGINE_CAP_GPU) val_push(&list, val_str(sup->engines[i]->name));
-  return list;
+  for (size_t i = 0; i < list->list.n; i++)
+    if (strcmp(val_get_str(&list->list.v[i], "gpu", ""), name) == 0) return &list->list.v[i];
+  struct val v = val_map();
+  const struct tier *t = tier_find_gpu(name);
+  val_add(&v, "gpu", val_str(name));
+  if (t) {
+    val_add(&v, "cpu", val_int(t->cpu_milli / 1000));
+    val_add(&v, "memory", val_int(t->mem_mib));
+    val_add(&v, "usd_burst", val_num(price_usd(t->burst_microusd)));
+    val_add(&v, "usd_per_hour", val_num(price_usd(t->per_hour_microusd)));
+  }
+  val_add(&v, "engines", val_list());
+  val_push(list, v);
+  return &list->list.v[list->list.n - 1];
+}
+
+static void on_gpu(struct gpus_op *ask, const char *name, unsigned count, unsigned free_n)
+{
+  struct gpus_ask *g = ask->data;
+  struct val *row = tier_row(&g->list, name);
+  if (count == 0) return;
+  val_push(val_get_mut(row, "engines"), val_str(g->sup->engines[g->engine]->name));
+  val_set(row, "count", val_int(val_get_int(row, "count", 0) + count));
+  val_set(row, "free", val_int(val_get_int(row, "free", 0) + free_n));
+}
+
+static void ask_next(struct gpus_ask *g);
+
+static void on_gpus(struct gpus_op *ask, const struct err *err)
+{
+  struct gpus_ask *g = ask->data;
+  if (err) log_warn("%s", err->msg);
+  g->engine++;
+  ask_next(g);
+}
+
+/* Engines that do not know theirs may have any. */
+static void ask_next(struct gpus_ask *g)
+{
+  for (; g->engine < g->sup->engines_n; g->engine++) {
+    const struct engine_entry *e = g->sup->engines[g->engine];
+    if (!e->engine || !(e->caps & ENGINE_CAP_GPU)) continue;
+    g->ask = (struct gpus_op){.on_gpu = on_gpu, .on_done = on_gpus, .data = g};
+    struct err err = {0};
+    if (e->engine->ops->gpus && e->engine->ops->gpus(e->engine, &g->ask, &err) == 0) return;
+    for (size_t i = 1; i < tier_count() && !e->engine->ops->gpus; i++)
+      val_push(val_get_mut(tier_row(&g->list, tier_at(i)->name), "engines"), val_str(e->name));
+  }
+  struct op *op = g->op;
+  if (op) {
+    op->handler_data = NULL;
+    op->result = g->list;
+    op_finish(op, NULL);
+  } else {
+    val_free(&g->list);
+  }
+  free(g);
 }
 
 static int gpus_start(struct op *op, void *ctx, struct err *err)
 {
   int rc = no_args_parse(op->name, &op->args, err);
   if (rc < 0) return rc;
-  op->result = val_list();
-  for (size_t i = 1; i < tier_count(); i++) {
-    const struct tier *t = tier_at(i);
-    struct val v = val_map();
-    val_add(&v, "gpu", val_str(t->name));
-    val_add(&v, "cpu", val_int(t->cpu_milli / 1000));
-    val_add(&v, "memory", val_int(t->mem_mib));
-    val_add(&v, "usd_burst", val_num(price_usd(t->burst_microusd)));
-    val_add(&v, "usd_per_hour", val_num(price_usd(t->per_hour_microusd)));
-    val_add(&v, "engines", engines_with_gpu(ctx));
-    val_push(&op->result, v);
-  }
-  op_finish(op, NULL);
+  struct gpus_ask *g = xcalloc(1, sizeof *g);
+  *g = (struct gpus_ask){.sup = ctx, .op = op, .list = val_list()};
+  for (size_t i = 1; i < tier_count(); i++) tier_row(&g->list, tier_at(i)->name);
+  op->handler_data = g;
+  ask_next(g);
   return 0;
+}
+
+static void gpus_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  struct gpus_ask *g = op->handler_data;
+  if (!g) return;
+  g->op = NULL;
+  op->handler_data = NULL;
+  struct err err = {0};
+  err_set(&err, ERR_CANCELLED, 0, "cancelled");
+  op_finish(op, &err);
 }
 
 static const struct op_handler handlers[] = {
@@ -649,7 +719,7 @@ static const struct op_handler handlers[] = {
     {.name = "sandbox.forget", .start = forget_start},
     {.name = "sandbox.price", .start = price_start},
     {.name = "sandbox.engines", .start = engines_start},
-    {.name = "sandbox.gpus", .start = gpus_start},
+    {.name = "sandbox.gpus", .start = gpus_start, .cancel = gpus_cancel},
     {.name = "budget.set", .start = budget_start},
 };
 

@@ -77,7 +77,8 @@ void supervisor_add_engine(struct supervisor *sup, struct engine *engine)
       find_engine(sup, engine->name))
     abort();
   struct engine_entry *e = xcalloc(1, sizeof *e);
-  *e = (struct engine_entry){.engine = engine, .caps = engine->ops->caps, .sup = sup};
+  *e =
+      (struct engine_entry){.engine = engine, .caps = engine->ops->caps | engine->caps, .sup = sup};
   strcpy(e->name, engine->name);
   sup->engines[sup->engines_n++] = e;
 }

@@ -241,8 +241,11 @@ static int gpu_add(const char *path, const struct val *v, struct strv *dst, stru
     return field_wrong(err, path, v, "a GPU (\"T4\", \"A100:2\") or a list in order of preference");
   int rc = tier_parse_gpu(v->s.p, path, &tier, &units, err);
   if (rc < 0) return rc;
-  char text[32];
-  snprintf(text, sizeof text, units > 1 ? "%s:%u" : "%s", tier->name, units);
+  char text[TIER_NAME_MAX + 8];
+  const char *name = tier == tier_further() ? v->s.p : tier->name;
+  int len =
+      tier == tier_further() && units > 1 ? (int)(strrchr(name, ':') - name) : (int)strlen(name);
+  snprintf(text, sizeof text, units > 1 ? "%.*s:%u" : "%.*s", len, name, units);
   strv_add(dst, text);
   return 0;
 }

@@ -22,6 +22,13 @@ static const struct tier tiers[] = {
 };
 #define TIERS (sizeof tiers / sizeof *tiers)
 
+static const struct tier further = {"further", VCPU(8), GIB(32), USD(0.40), USD(8.00)};
+
+const struct tier *tier_further(void)
+{
+  return &further;
+}
+
 size_t tier_count(void)
 {
   return TIERS;
@@ -53,17 +60,23 @@ const struct tier *tier_find_gpu(const char *name)
 int tier_parse_gpu(const char *text, const char *path, const struct tier **ret_tier,
                    unsigned *ret_units, struct err *err)
 {
-  const char *colon = strchr(text, ':');
-  const struct tier *tier = find_gpu(text, colon ? (size_t)(colon - text) : strlen(text));
+  const char *colon = strrchr(text, ':');
+  size_t len = colon ? (size_t)(colon - text) : strlen(text);
+  const struct tier *tier = find_gpu(text, len);
+  const char *inner = strpbrk(text, " /");
+  if (!tier && len <= TIER_NAME_MAX && inner && inner > text && inner + 1 < text + len)
+    tier = &further;
   /* One digit: TIER_MAX_UNITS is below ten. */
   unsigned units = 1;
   if (colon) units = colon[1] && !colon[2] ? (unsigned)(colon[1] - '0') : 0;
   if (!tier || units < 1 || units > TIER_MAX_UNITS) {
     struct val shown = val_str(text);
-    int rc = field_wrong(err, path, &shown,
-                         "one of T4, L4, A10G, A100, H100, with a count up to %d if more than one "
-                         "is wanted (\"A100:2\")",
-                         TIER_MAX_UNITS);
+    int rc =
+        field_wrong(err, path, &shown,
+                    "one of T4, L4, A10G, A100, H100 (or the name that sandbox.gpus() shows of "
+                    "another card), with a count up to %d if more than one is wanted "
+                    "(\"A100:2\")",
+                    TIER_MAX_UNITS);
     val_free(&shown);
     return rc;
   }

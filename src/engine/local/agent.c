@@ -474,34 +474,42 @@ struct arrival {
   struct cgroup_entry entry;
   const int *mounts;
   size_t mounts_n;
-  struct rootfs_volume volumes[PROTO_VOLUMES_MAX];
+  int dev; /* a /dev of the box's own; -1 = the usual one */
+  struct rootfs_volume volumes[PROTO_BINDS_MAX];
 };
 
 static bool unpack(const struct proto_go *go, const int *fds, size_t n, struct arrival *ret)
 {
-  size_t want = 1u + go->has_into + go->tasks_n + go->has_box + go->has_oom + go->mounts_n;
-  if (n != want || go->tasks_n > 4) return false;
+  size_t want =
+      1u + go->has_into + go->tasks_n + go->has_box + go->has_oom + go->mounts_n + go->has_dev;
+  if (n != want || go->tasks_n > CGROUP_V1_TREES) return false;
   agent.sock = *fds++;
   ret->entry.into_fd = go->has_into ? *fds++ : -1;
-  for (int i = 0; i < 4; i++) ret->entry.v1_tasks_fd[i] = i < go->tasks_n ? *fds++ : -1;
+  for (int i = 0; i < CGROUP_V1_TREES; i++)
+    ret->entry.v1_tasks_fd[i] = i < go->tasks_n ? *fds++ : -1;
   ret->entry.box_fd = go->has_box ? *fds++ : -1;
   ret->entry.oom_fd = go->has_oom ? *fds++ : -1;
   ret->entry.ns_per_exec = go->ns_per_exec;
   ret->mounts = fds;
   ret->mounts_n = go->mounts_n;
+  ret->dev = go->has_dev ? fds[go->mounts_n] : -1;
   return true;
 }
 
 static bool take_volumes(int sync, const struct proto_go *go, struct rootfs_volume *ret)
 {
   static struct proto_volume msg;
-  if (go->volumes_n > PROTO_VOLUMES_MAX) return false;
+  if (go->volumes_n > PROTO_BINDS_MAX) return false;
   for (uint32_t i = 0; i < go->volumes_n; i++) {
     int fds[PROTO_FDS_MAX];
     size_t n = 0;
     ssize_t len = proto_recv(sync, &msg, sizeof msg, fds, &n, true);
-    if (len <= 0 || msg.type != PROTO_VOLUME || n != 1) return false;
-    ret[i] = (struct rootfs_volume){.target = xstrdup(msg.target), .fd = fds[0]};
+    bool link = msg.kind == BIND_LINK;
+    if (len <= 0 || msg.type != PROTO_VOLUME || n != (link ? 0 : 1)) return false;
+    ret[i] = (struct rootfs_volume){.kind = msg.kind,
+                                    .target = xstrdup(msg.target),
+                                    .link = link ? xstrdup(msg.path) : NULL,
+                                    .fd = link ? -1 : fds[0]};
   }
   return true;
 }
@@ -529,8 +537,11 @@ static int move_in(const struct proto_go *go, struct arrival *a, bool into, stru
   if (rc < 0) return rc;
   rc = own_files_as_root();
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
-  rc = rootfs_enter(go, a->mounts, a->mounts_n, a->volumes, err);
-  for (uint32_t i = 0; i < go->volumes_n; i++) free(a->volumes[i].target);
+  rc = rootfs_enter(go, a->mounts, a->mounts_n, a->dev, a->volumes, err);
+  for (uint32_t i = 0; i < go->volumes_n; i++) {
+    free(a->volumes[i].target);
+    free(a->volumes[i].link);
+  }
   if (rc < 0) return rc;
   umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -562,6 +573,7 @@ void agent_main(const struct agent_boot *boot)
   size_t fds_n = 0;
   agent.oom_adj = -1;
   helper_set_title("regolith: agent", "regolith-agent");
+  keep_two(&sync, &agent.oom_adj); /* at once: among them may be what another box has alone */
   int rc = be_blank(&err);
   keep_two(&sync, &agent.oom_adj);
   if (rc == 0) rc = catch_children(&err);

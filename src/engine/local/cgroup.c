@@ -33,6 +33,16 @@
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
+/* Before the trees are open: as far as it can be told. */
+static bool devices_walled(const struct cgroups *cg)
+{
+  for (size_t i = 0; i < cg->n; i++) {
+    const struct cg_tree *t = &cg->tree[i];
+    if (t->warden_fd >= 0 ? t->plain_fd >= 0 : t->ctl == CG_DEVICES) return true;
+  }
+  return false;
+}
+
 static void derive_info(struct cgroups *cg)
 {
   struct cgroup_info *info = &cg->info;
@@ -42,15 +52,16 @@ static void derive_info(struct cgroups *cg)
   for (size_t i = 0; i < cg->n; i++) {
     struct cg_tree *t = &cg->tree[i];
     ctl |= t->ctl;
-    *(t->v2 ? &v2 : &v1) = true;
+    if (t->ctl != CG_DEVICES) *(t->v2 ? &v2 : &v1) = true;
     if (t->has_kill) info->caps |= CGROUP_CAP_LEAVES | CGROUP_CAP_INTO;
     if (t->has_kill && (t->ctl & CG_MEMORY)) info->caps |= CGROUP_CAP_LEAF_OOM;
-    if (!info->base[0] || (t->ctl & CG_MEMORY))
+    if ((!info->base[0] && t->ctl != CG_DEVICES) || (t->ctl & CG_MEMORY))
       snprintf(info->base, sizeof info->base, "%s", t->base);
   }
   if (ctl & CG_CPU) info->caps |= CGROUP_CAP_CPU;
   if (ctl & CG_MEMORY) info->caps |= CGROUP_CAP_MEMORY;
   if (ctl & CG_PIDS) info->caps |= CGROUP_CAP_PIDS;
+  if (devices_walled(cg)) info->caps |= CGROUP_CAP_DEVICES;
   info->mode = v1 ? (v2 ? CGROUP_HYBRID : CGROUP_V1) : v2 ? CGROUP_V2 : CGROUP_NONE;
   unsigned all = CGROUP_CAP_CPU | CGROUP_CAP_MEMORY | CGROUP_CAP_PIDS | CGROUP_CAP_LEAVES;
   if ((info->caps & all) == all) info->why[0] = info->mend[0] = 0;
@@ -193,7 +204,8 @@ static int open_tree(struct cgroups *cg, struct cg_tree *t)
 {
   int r = make_warden_dir(t, cg->warden);
   if (r < 0) return r;
-  if (!t->v2) return 0;
+  int wall = geteuid() == 0 && (t->v2 || t->ctl == CG_DEVICES) ? cg_devices_open(t) : 0;
+  if (!t->v2) return wall;
   t->has_kill = faccessat(t->warden_fd, "cgroup.kill", F_OK, 0) == 0;
   if (t->move && move_procs(t, cg, false) < 0) t->ctl = 0;
   if (t->ctl) enable_controllers(t);
@@ -211,8 +223,9 @@ static void close_tree(struct cgroups *cg, struct cg_tree *t)
   cleanup_close int parent = base < 0 ? -1 : openat(base, PARENT, DIR_FLAGS);
   if (parent >= 0) cg_remove_at(parent, cg->warden);
   if (base >= 0) unlinkat(base, PARENT, AT_REMOVEDIR); /* the last one out */
+  if (t->plain_fd >= 0) close(t->plain_fd);
   close(t->warden_fd);
-  t->warden_fd = -1;
+  t->warden_fd = t->plain_fd = -1;
 }
 
 static void name_warden(char *out, size_t size)
@@ -265,7 +278,7 @@ static void entry_clear(struct cgroup_entry *e)
 {
   e->into_fd = e->box_fd = e->oom_fd = -1;
   e->ns_per_exec = false;
-  for (size_t i = 0; i < 4; i++) e->v1_tasks_fd[i] = -1;
+  for (size_t i = 0; i < CGROUP_V1_TREES; i++) e->v1_tasks_fd[i] = -1;
 }
 
 void cgroup_entry_done(struct cgroup_entry *entry)
@@ -273,23 +286,45 @@ void cgroup_entry_done(struct cgroup_entry *entry)
   if (entry->into_fd >= 0 && entry->into_fd != entry->box_fd) close(entry->into_fd);
   if (entry->box_fd >= 0) close(entry->box_fd);
   if (entry->oom_fd >= 0) close(entry->oom_fd);
-  for (size_t i = 0; i < 4; i++)
+  for (size_t i = 0; i < CGROUP_V1_TREES; i++)
     if (entry->v1_tasks_fd[i] >= 0) close(entry->v1_tasks_fd[i]);
   entry_clear(entry);
 }
 
-static int make_v1(const struct cg_tree *t, const char *box, struct cgroup_entry *e)
+static void add_tasks(struct cgroup_entry *e, int fd)
 {
-  if (mkdirat(t->warden_fd, box, 0755) < 0) return -errno;
-  char path[160];
   size_t slot = 0;
   while (e->v1_tasks_fd[slot] >= 0) slot++;
+  e->v1_tasks_fd[slot] = fd;
+}
+
+static int make_v1(const struct cg_tree *t, const char *box, struct cgroup_entry *e)
+{
+  if (t->ctl == CG_DEVICES) return 0; /* cgroup_box_devices */
+  if (mkdirat(t->warden_fd, box, 0755) < 0) return -errno;
+  char path[160];
   snprintf(path, sizeof path, "%s/tasks", box);
-  e->v1_tasks_fd[slot] = openat(t->warden_fd, path, O_WRONLY | O_CLOEXEC);
-  if (e->v1_tasks_fd[slot] < 0) return -errno;
+  int tasks = openat(t->warden_fd, path, O_WRONLY | O_CLOEXEC);
+  if (tasks < 0) return -errno;
+  add_tasks(e, tasks);
   if (!(t->ctl & CG_MEMORY)) return 0;
   snprintf(path, sizeof path, "%s/memory.oom_control", box);
   e->oom_fd = openat(t->warden_fd, path, O_RDONLY | O_CLOEXEC);
+  return 0;
+}
+
+int cgroup_box_devices(struct cgroups *cg, const char *box, const struct cgroup_device *extra,
+                       size_t n, struct cgroup_entry *entry, struct err *err)
+{
+  for (size_t i = 0; i < cg->n; i++) {
+    const struct cg_tree *t = &cg->tree[i];
+    if (t->plain_fd < 0) continue;
+    int r = cg_devices_box(t, box, extra, n);
+    if (r < 0)
+      return err_set(err, ERR_INTERNAL, -r, "cannot limit the devices of a sandbox: %s",
+                     strerror(-r));
+    if (!t->v2) add_tasks(entry, r);
+  }
   return 0;
 }
 
@@ -347,7 +382,7 @@ int cgroup_box_make(struct cgroups *cg, const char *box, uid_t agent_uid, gid_t 
 
 int cgroup_entry_join(const struct cgroup_entry *entry, bool into)
 {
-  for (size_t i = 0; i < 4 && entry->v1_tasks_fd[i] >= 0; i++)
+  for (size_t i = 0; i < CGROUP_V1_TREES && entry->v1_tasks_fd[i] >= 0; i++)
     if (write(entry->v1_tasks_fd[i], "0", 1) != 1) return -errno;
   if (into || entry->into_fd < 0) return 0;
   return cg_write_at(entry->into_fd, "cgroup.procs", "0");
@@ -358,6 +393,7 @@ int cgroup_box_limit(struct cgroups *cg, const char *box, const struct cgroup_li
 {
   for (size_t i = 0; i < cg->n; i++) {
     const struct cg_tree *t = &cg->tree[i];
+    if (t->ctl == CG_DEVICES) continue;
     cleanup_close int fd = openat(t->warden_fd, box, DIR_FLAGS);
     if (fd < 0) return err_set(err, ERR_INTERNAL, errno, "the control group of %s is gone", box);
     int r = t->v2 ? cg_v2_limit(t, fd, limits, err) : cg_v1_limit(t, fd, limits, err);

@@ -2,6 +2,7 @@
 #define REGOLITH_ENGINE_LOCAL_CGROUP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -38,6 +39,7 @@ enum cgroup_cap {
   CGROUP_CAP_LEAVES = 1 << 4,   /* execs get leaves of their own, with cgroup.kill */
   CGROUP_CAP_LEAF_OOM = 1 << 5, /* OOM kills are counted per leaf, not only per box */
   CGROUP_CAP_INTO = 1 << 6,     /* clone3(CLONE_INTO_CGROUP) works */
+  CGROUP_CAP_DEVICES = 1 << 7,  /* only granted device nodes open: root's second wall */
 };
 
 struct cgroup_info {
@@ -75,13 +77,15 @@ struct cgroup_limits {
   uint32_t pids;      /* processes and threads, the agent among them */
 };
 
+#define CGROUP_V1_TREES 5
+
 /* The way into a box: descriptors, close-on-exec, given back with cgroup_entry_done right after the
  * clone. */
 struct cgroup_entry {
-  int into_fd;        /* for clone_args.cgroup with CLONE_INTO_CGROUP; -1: do without the flag */
-  int v1_tasks_fd[4]; /* private */
-  int box_fd;         /* the box's cgroup2 directory, for cgroup_leaves_init; -1 if none */
-  int oom_fd;         /* v1: memory.oom_control of the box, for cgroup_leaves_init; -1 if none */
+  int into_fd; /* for clone_args.cgroup with CLONE_INTO_CGROUP; -1: do without the flag */
+  int v1_tasks_fd[CGROUP_V1_TREES]; /* private */
+  int box_fd; /* the box's cgroup2 directory, for cgroup_leaves_init; -1 if none */
+  int oom_fd; /* v1: memory.oom_control of the box, for cgroup_leaves_init; -1 if none */
   /* The agent keeps out of a cgroup namespace and gives each exec one instead. It does not live in
    * the box's own group then, and a machine with nsdelegate would let it enter nothing outside of
    * what it takes for the root. */
@@ -96,6 +100,15 @@ int cgroup_box_make(struct cgroups *cg, const char *box, uid_t agent_uid, gid_t 
 /* Sets or changes limits, also of a box that runs. Fails with -EBUSY below what is in use. */
 int cgroup_box_limit(struct cgroups *cg, const char *box, const struct cgroup_limits *limits,
                      struct err *err);
+/* Character devices that may be opened in a box: the usual ones (null, zero, full, random, urandom,
+ * tty, terminals) and these. Without CGROUP_CAP_DEVICES it does nothing. Before the box is joined.
+ */
+struct cgroup_device {
+  uint32_t major, minor;
+};
+int cgroup_box_devices(struct cgroups *cg, const char *box, const struct cgroup_device *extra,
+                       size_t n, struct cgroup_entry *entry, struct err *err);
+
 void cgroup_entry_done(struct cgroup_entry *entry);
 
 /* In the new single-threaded process, before it unshares the cgroup namespace (if it does). into =

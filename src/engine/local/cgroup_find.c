@@ -27,8 +27,11 @@
 static const struct {
   const char *name;
   unsigned ctl;
-} controllers[] = {
-    {"cpu", CG_CPU}, {"memory", CG_MEMORY}, {"pids", CG_PIDS}, {"cpuacct", CG_CPUACCT}};
+} controllers[] = {{"cpu", CG_CPU},
+                   {"memory", CG_MEMORY},
+                   {"pids", CG_PIDS},
+                   {"cpuacct", CG_CPUACCT},
+                   {"devices", CG_DEVICES}};
 
 unsigned cg_parse_controllers(const char *list, char separator)
 {
@@ -111,7 +114,7 @@ static bool parse_mount(char *line, struct cg_tree *t)
   if (sscanf(line, "%*s %*s %*s %1023s %1023s", root, mount) != 2) return false;
   unescape(root);
   unescape(mount);
-  *t = (struct cg_tree){.v2 = type[6] == '2', .warden_fd = -1};
+  *t = (struct cg_tree){.v2 = type[6] == '2', .warden_fd = -1, .plain_fd = -1};
   if (!t->v2) {
     t->ctl = cg_parse_controllers(super, ',');
     if (!t->ctl) return false;
@@ -229,6 +232,8 @@ static void choose_v2_base(struct cg_tree *t, pid_t host_pid, struct cgroup_info
 static bool choose_v1_base(struct cg_tree *t, bool have_v2, struct cgroup_info *info)
 {
   if (t->ctl == CG_CPUACCT && have_v2) return false;
+  if (t->ctl != CG_DEVICES) t->ctl &= ~(unsigned)CG_DEVICES; /* not among others */
+  if (!t->ctl || (t->ctl == CG_DEVICES && geteuid() != 0)) return false;
   if (!can_make_below(t->own)) {
     snprintf(info->why, sizeof info->why,
              "version 1 control groups can only be used by root, or where root made us a group");
@@ -262,6 +267,12 @@ size_t cg_find_trees(struct cg_tree trees[CG_TREES_MAX], pid_t host_pid, struct 
     if (trees[i].v2 ? !trees[i].base[0] : !choose_v1_base(&trees[i], have_v2, info)) continue;
     struct cg_tree keep = trees[i];
     trees[n++] = keep;
+  }
+  for (size_t i = 0; i + 1 < n; i++) { /* that of devices last: processes are not looked up there */
+    if (trees[i].ctl != CG_DEVICES) continue;
+    struct cg_tree devices = trees[i];
+    trees[i] = trees[n - 1];
+    trees[n - 1] = devices;
   }
   if (!found) {
     snprintf(info->why, sizeof info->why, "no control groups are mounted");

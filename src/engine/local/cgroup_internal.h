@@ -9,10 +9,18 @@
 
 /* Shared by the cgroup*.c files; nobody else includes this. */
 
-enum cg_ctl { CG_CPU = 1 << 0, CG_MEMORY = 1 << 1, CG_PIDS = 1 << 2, CG_CPUACCT = 1 << 3 };
+/* CG_DEVICES limits no resource. In v1 it is a hierarchy where boxes share one group, unless they
+ * have devices of their own; in v2 it is a program that the kernel asks. */
+enum cg_ctl {
+  CG_CPU = 1 << 0,
+  CG_MEMORY = 1 << 1,
+  CG_PIDS = 1 << 2,
+  CG_CPUACCT = 1 << 3,
+  CG_DEVICES = 1 << 4
+};
 
 #define CG_PATH      1024
-#define CG_TREES_MAX 6
+#define CG_TREES_MAX 8
 
 /* One hierarchy that we use. */
 struct cg_tree {
@@ -24,6 +32,7 @@ struct cg_tree {
   char own[CG_PATH];   /* directory of the group we run in */
   char base[CG_PATH];  /* directory under which we make ours */
   int warden_fd;       /* BASE/regolith/WARDEN, locked; -1 before open */
+  int plain_fd;        /* CG_DEVICES, v1: the tasks file of the shared group; v2: the program; -1 */
 };
 
 struct cgroups {
@@ -68,6 +77,12 @@ int cg_v2_limit(const struct cg_tree *t, int boxfd, const struct cgroup_limits *
                 struct err *err);
 void cg_v2_usage(const struct cg_tree *t, int boxfd, struct cgroup_usage *usage);
 void cg_v2_reclaim(const struct cg_tree *t, int boxfd);
+/* cgroup_devices.c. Opens what boxes share in a tree (plain_fd); a negative errno: there is no
+ * wall. */
+int cg_devices_open(struct cg_tree *t);
+/* v1: a group of the box's own; returns its tasks file. v2: attaches to the box's group; 0. */
+int cg_devices_box(const struct cg_tree *t, const char *box, const struct cgroup_device *extra,
+                   size_t n);
 /* Turns the controllers on for the groups below dirfd; returns those that are on. */
 unsigned cg_v2_enable(int dirfd, unsigned ctl);
 

@@ -24,6 +24,7 @@ static struct helper preforked = {.fd = -1};
 int local_engine_prefork(struct err *err)
 {
   helper_enter(WARDEN_NAME, warden_main);
+  helper_enter(GPU_HELPER, gpu_helper_main);
   return preforked.fd >= 0 ? 0 : helper_fork(WARDEN_NAME, warden_main, &preforked, err);
 }
 
@@ -89,8 +90,10 @@ static void close_images(void *data)
 /* The last step: no box, no warden, no job. */
 static void close_watcher(struct local *e)
 {
-  if (list_empty(&e->boxes) && list_empty(&e->jobs) && e->warden.fd < 0)
-    watcher_close(e->watcher, close_images, e);
+  if (!list_empty(&e->boxes) || !list_empty(&e->jobs) || e->warden.fd >= 0) return;
+  gpus_free(e->gpus);
+  e->gpus = NULL;
+  watcher_close(e->watcher, close_images, e);
 }
 
 static void on_warden_gone(struct local *e)
@@ -174,6 +177,8 @@ static int local_open(struct engine **ret, const struct engine_conf *conf, struc
   e->warden.fd = -1;
   e->chunk = xmalloc(LOCAL_CHUNK);
   e->images = image_resolver_new(e->loop);
+  e->gpus = gpus_new(e->loop, e->watcher);
+  if (gpu_maybe()) e->base.caps = ENGINE_CAP_GPU;
   list_init(&e->boxes);
   list_init(&e->jobs);
   list_init(&e->kept);
@@ -319,5 +324,6 @@ const struct engine_ops local_engine_ops = {
     .snapshot = local_snapshot,
     .changes_cancel = local_changes_cancel,
     .image_drop = local_image_drop,
+    .gpus = local_gpus,
     .close = local_close,
 };

@@ -34,6 +34,7 @@ static void free_box(struct engine_box *b)
 {
   list_remove(&b->node);
   release_volumes(b);
+  gpu_release(&b->gpus);
   image_use_unref(b->image);
   strv_free(&b->env);
   free(b->cwd);
@@ -143,10 +144,21 @@ void box_finish(struct engine_box *b, enum box_end why)
   if (failed || e->closing) kill_done_later(e, NULL, b);
 }
 
+static void end_unplaced(struct defer *d)
+{
+  box_finish(d->data, BOX_END_LOST);
+}
+
 static void send_kill(struct engine_box *b)
 {
   if (b->state == BOX_DEAD || b->kill_sent) return;
   b->kill_sent = true;
+  if (b->finding) {
+    gpus_cancel(&b->gpu_wait);
+    b->unwanted = (struct defer){.cb = end_unplaced, .data = b};
+    loop_defer(b->engine->loop, &b->unwanted);
+    return;
+  }
   if (b->resolving) {
     image_resolve_cancel(&b->resolve);
     return;
@@ -197,7 +209,7 @@ static void on_pidfd(struct watch *watch, uint32_t events)
 void box_on_warden_gone(struct engine_box *b)
 {
   struct local *e = b->engine;
-  if (b->state == BOX_DEAD || b->resolving) return;
+  if (b->state == BOX_DEAD || b->resolving || b->finding) return;
   if (b->create && b->create_err.kind == ERR_NONE && !b->kill_sent) b->create_err = e->warden_err;
   read_agent(b);
   close_sock(b);
@@ -352,12 +364,6 @@ static int unsupported(struct err *err, const char *field, const char *what)
 
 static int check_args(const struct create_args *a, struct err *err)
 {
-  if (a->gpu.n > 0) {
-    err_set(err, ERR_CAPACITY, ENODEV, "this machine has no %s", a->gpu.v[0]);
-    if (err) snprintf(err->field, sizeof err->field, "gpu");
-    err_hint(err, "name an engine that has one");
-    return -ENODEV;
-  }
   int cpus = get_nprocs();
   if (a->cpu_milli > (uint32_t)cpus * 1000) {
     err_set(err, ERR_CAPACITY, ENODEV, "cpu = %.14g is more than this machine has (%d)",
@@ -498,8 +504,10 @@ static int send_volumes(struct engine_box *b, struct err *err)
   if (a->volumes_n > 0) b->volumes = xcalloc(a->volumes_n, sizeof *b->volumes);
   for (size_t i = 0; i < a->volumes_n; i++) {
     const char *path;
-    msg = (struct proto_volume){
-        .type = PROTO_VOLUME, .box = b->id, .readonly = a->volumes[i].readonly};
+    msg = (struct proto_volume){.type = PROTO_VOLUME,
+                                .kind = BIND_VOLUME,
+                                .box = b->id,
+                                .readonly = a->volumes[i].readonly};
     int rc = find_volume(b, &a->volumes[i], &path, err);
     if (rc < 0) return rc;
     snprintf(msg.target, sizeof msg.target, "%s", a->volumes[i].target);
@@ -515,11 +523,15 @@ static int send_volumes(struct engine_box *b, struct err *err)
 static int order_box(struct engine_box *b, struct proto_create *req, struct err *err)
 {
   req->box = b->id;
-  req->volumes_n = (uint32_t)b->create->args->volumes_n;
   memcpy(req->sandbox_id, b->sandbox_id, sizeof req->sandbox_id);
   int theirs = -1;
   int rc = connect_agent(b, &theirs, err);
-  if (rc == 0 && (rc = send_volumes(b, err)) < 0) close(theirs);
+  if (rc == 0) {
+    rc = box_send_gpus(b, &req->devices_n, &req->volumes_n, err);
+    req->volumes_n += (uint32_t)b->create->args->volumes_n;
+    if (rc == 0) rc = send_volumes(b, err);
+    if (rc < 0) close(theirs);
+  }
   if (rc == 0) rc = local_tell_warden(b->engine, req, sizeof *req, theirs, err);
   if (rc < 0) {
     release_volumes(b);
@@ -570,16 +582,25 @@ static int resolve_image(struct engine_box *b, const char *image, struct err *er
   return rc;
 }
 
+int box_place(struct engine_box *b, struct err *err)
+{
+  static struct proto_create req;
+  const struct create_args *a = b->create->args;
+  req = new_request(a);
+  int rc = parse_image(a->image, &req, err);
+  if (rc < 0) return rc;
+  return req.image == IMAGE_LAYERS ? resolve_image(b, a->image, err) : order_box(b, &req, err);
+}
+
 int box_create(struct local *e, struct create_op *op, struct err *err)
 {
   static struct proto_create req;
-  req = new_request(op->args);
   int rc = check_args(op->args, err);
-  if (rc == 0) rc = parse_image(op->args->image, &req, err);
+  if (rc == 0) rc = parse_image(op->args->image, &req, err); /* before any waiting */
   if (rc < 0) return rc;
   if (e->closing) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the engine is closing");
   struct engine_box *b = new_box(e, op);
-  rc = req.image == IMAGE_LAYERS ? resolve_image(b, op->args->image, err) : order_box(b, &req, err);
+  rc = op->args->gpu.n > 0 ? box_find_gpus(b, err) : box_place(b, err);
   if (rc < 0) {
     free_box(b);
     return rc;

@@ -10,6 +10,7 @@
 #include "core/helper.h"
 #include "core/loop.h"
 #include "engine/engine.h"
+#include "engine/local/gpu.h"
 #include "engine/local/proto.h"
 #include "engine/local/volumes.h"
 #include "engine/local/watch.h"
@@ -46,6 +47,7 @@ struct local {
   struct image_resolver *images; /* owned */
   struct list jobs;              /* struct job.node, owned: processes of ours at work on images */
   struct list kept;              /* struct kept.node, owned: images without a name */
+  struct gpus *gpus;             /* owned */
   bool closing;
   void (*on_closed)(void *data);
   void *closed_data;
@@ -87,6 +89,10 @@ struct engine_box {
   char *dir;               /* owned: of dir:PATH; NULL: not such an image */
   struct volume_use *volumes; /* owned: the engine's own volumes that it uses */
   size_t volumes_n;
+  bool finding; /* its GPUs are being looked for: the warden knows nothing of it yet */
+  struct gpu_wait gpu_wait;
+  struct gpu_grant gpus;
+  struct defer unwanted; /* ends it while it is being found GPUs */
 };
 
 /* A kill_op in flight. */
@@ -112,6 +118,14 @@ int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, c
              size_t fds_n);
 /* The answer to a kill_op, from the next turn of the loop. release is freed with it, or NULL. */
 void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *release);
+
+/* local_gpu.c */
+int box_find_gpus(struct engine_box *b, struct err *err); /* then box_place */
+int box_send_gpus(struct engine_box *b, uint32_t *ret_devices, uint32_t *ret_files,
+                  struct err *err);
+int local_gpus(struct engine *engine, struct gpus_op *op, struct err *err);
+/* local_box.c: goes on with a create that has its GPUs. */
+int box_place(struct engine_box *b, struct err *err);
 
 /* local_exec.c */
 int run_start(struct engine_box *b, struct exec_op *op, struct err *err);

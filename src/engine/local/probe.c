@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <linux/capability.h>
 #include <pwd.h>
 #include <sched.h>
@@ -21,6 +20,7 @@
 
 #include "base/buf.h"
 #include "engine/local/cgroup.h"
+#include "engine/local/gpu.h"
 #include "engine/local/probe.h"
 #include "engine/local/probe_internal.h"
 
@@ -493,25 +493,35 @@ static void probe_network_helper(struct probe *p)
           slirp ? "sudo modprobe tun" : "sudo apt-get install -y libslirp0");
 }
 
+static void count_gpu(void *data, const char *name, unsigned count, unsigned free_n)
+{
+  struct probe_item *it = data;
+  size_t len = strlen(it->found);
+  snprintf(it->found + len, sizeof it->found - len, "%s%u %s (%u free)", len ? ", " : "", count,
+           name, free_n);
+}
+
+/* The driver is asked by a helper, and only where something hints at a card. */
 static void probe_gpus(struct probe *p)
 {
   struct probe_item *it = add(p, "GPUs");
-  glob_t g = {0};
-  size_t n = glob("/dev/nvidia[0-9]*", 0, NULL, &g) == 0 ? g.gl_pathc : 0;
-  globfree(&g);
-  bool nvml = loadable("libnvidia-ml.so.1");
-  if (n && nvml) {
-    found(it, "%zu, with their management library", n);
+  struct gpus *gpus = gpu_maybe() ? gpus_new(NULL, NULL) : NULL;
+  struct err err = {0};
+  if (!gpus) {
+    found(it, "none");
+    worse(it, PROBE_MISSING, "sandboxes with a GPU", "");
     return;
   }
-  if (n) {
-    found(it, "%zu, but libnvidia-ml.so.1 cannot be loaded", n);
-    worse(it, PROBE_DEGRADED, "GPUs cannot be told apart by class",
-          "install the driver's libraries");
-    return;
+  if (gpus_look(gpus, &err) < 0) {
+    found(it, "%s", err.msg);
+    worse(it, PROBE_DEGRADED, "sandboxes with a GPU", "");
+  } else {
+    gpus_count(gpus, count_gpu, it);
+    const char *note = gpus_first_note(gpus);
+    if (!it->found[0]) found(it, "none");
+    if (note) worse(it, PROBE_DEGRADED, note, "");
   }
-  found(it, "none");
-  worse(it, PROBE_MISSING, "sandboxes with a GPU", "");
+  gpus_free(gpus);
 }
 
 void probe_machine(struct probe *ret)

@@ -15,16 +15,21 @@
  * enemy: the host checks its every word (size, type, ranges, known ids) and takes no text from it
  * once a command has run. */
 
-#define PROTO_FDS_MAX     12
+#define PROTO_FDS_MAX     16
 #define PROTO_INLINE_MAX  (64 * 1024) /* an exec request beyond this travels as a sealed memfd */
 #define PROTO_ID_SIZE     64
 #define PROTO_VOLUMES_MAX 32
+#define PROTO_DRIVER_MAX  480 /* files of GPU drivers */
+#define PROTO_BINDS_MAX   (PROTO_VOLUMES_MAX + PROTO_DRIVER_MAX)
+#define PROTO_DEVICES_MAX 64
+#define PROTO_CARDS_MAX   8
 #define PROTO_LAYERS_SIZE 3840 /* 132 layers; with the rest it fits a page of mount options */
 
 enum proto_type {
   /* host → warden */
   PROTO_CREATE = 1, /* + the agent's end of the box's socket */
   PROTO_VOLUME,     /* before the CREATE of its box; warden → agent: behind GO, + its mount */
+  PROTO_DEVICE,     /* likewise; + the lock of its card, with the first of each card */
   PROTO_KILL,
   PROTO_QUIT,
   /* warden → host */
@@ -59,20 +64,39 @@ struct proto_create {
   uint64_t inodes;     /* of that tmpfs */
   uint32_t cpu_milli;
   uint32_t pids;
-  uint32_t volumes_n;
-  uint32_t reserved;
+  uint32_t volumes_n; /* binds that come before it: volumes and driver files */
+  uint32_t devices_n; /* likewise */
   char sandbox_id[PROTO_ID_SIZE];
   char path[PATH_MAX]; /* IMAGE_DIR: the root; IMAGE_LAYERS: the folder of layers. Absolute */
   char layers[PROTO_LAYERS_SIZE]; /* IMAGE_LAYERS: names in that folder, topmost first, by colons */
 };
 
-/* A directory of the host in a box. The agent gets the target alone. */
+enum bind_kind {
+  BIND_VOLUME, /* a directory */
+  BIND_DRIVER, /* a file or directory of a GPU's driver, read-only; what the image already shows of
+                  it stays */
+  BIND_LINK,   /* no mount: a symbolic link to path, unless something is there */
+};
+
+/* A directory of the host in a box, or a file of it. The agent gets the target alone (and the path
+ * of a link). */
 struct proto_volume {
   uint32_t type;
-  uint32_t readonly;
+  uint16_t kind; /* enum bind_kind */
+  uint16_t readonly;
   uint64_t box;
   char target[PATH_MAX]; /* absolute, in the box */
   char path[PATH_MAX];   /* absolute and without links, on the host */
+};
+
+/* A device node of the host that a box gets beside the usual ones. */
+struct proto_device {
+  uint32_t type;
+  uint32_t mode; /* permissions */
+  uint64_t box;
+  uint32_t major, minor; /* of a character device */
+  char target[256];      /* below /dev, in the box */
+  char path[512];        /* absolute, on the host */
 };
 
 struct proto_box { /* KILL, ENDED; QUIT with box 0 */
@@ -119,10 +143,10 @@ struct proto_go {
   uint32_t nproc;    /* a limit where no group counts processes; 0 = none */
   uint64_t as_bytes; /* a limit where no group counts memory; 0 = none */
   uint32_t volumes_n;
-  uint32_t reserved;
+  uint32_t has_dev; /* a /dev of its own comes behind the mounts */
   /* Descriptors behind the socket, in this order (struct cgroup_entry). */
-  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n;
-  uint8_t ns_per_exec; /* as there */
+  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n; /* then /dev, where it has one */
+  uint8_t ns_per_exec;                                   /* as there */
 };
 
 enum {

@@ -102,6 +102,9 @@ static const struct {
  * close a clone that was attached nowhere takes the kernel long.) */
 static bool nodes_are_bound;
 
+/* The host's own, which replace_dev covers: for nodes of GPUs. */
+static int host_dev = -1;
+
 static int make_nodes(int dev)
 {
   for (size_t i = 0; i < DEV_NODES; i++) {
@@ -263,6 +266,73 @@ int rootfs_prepare_host(struct err *err)
   return made ? 0 : fail(err, "gather what is public in /etc");
 }
 
+/* --- /dev with nodes of its own, in the warden -------------------------------------------------
+ */
+
+static int device_fail(struct err *err, const struct proto_device *d, int e)
+{
+  int rc =
+      err_set(err, ERR_ENGINE_UNAVAILABLE, e, "the device node %.200s: %s", d->path, strerror(e));
+  snprintf(err->field, sizeof err->field, "gpu");
+  return rc;
+}
+
+static int bind_node(int dev, const char *name, const struct proto_device *d)
+{
+  bool below = strncmp(d->path, "/dev/", 5) == 0;
+  cleanup_close int node = open_tree(below ? host_dev : AT_FDCWD, d->path + (below ? 5 : 0),
+                                     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  struct stat st;
+  if (node < 0 || fstat(node, &st) < 0) return -1;
+  if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(d->major, d->minor)) {
+    errno = ENODEV; /* another one by now */
+    return -1;
+  }
+  cleanup_close int file = openat(dev, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+  return file < 0 ? -1 : move_to(node, dev, name);
+}
+
+/* Made anew where that is allowed: the box's root is its owner then. */
+static int add_node(int dev, const struct proto_device *d, const struct ids *ids, uid_t root)
+{
+  const char *name = d->target + strlen("/dev/");
+  if (make_parents(dev, name) < 0) return -1;
+  if (ids->mode == IDS_BLOCKS &&
+      mknodat(dev, name, S_IFCHR | (d->mode & 0777), makedev(d->major, d->minor)) == 0)
+    return fchownat(dev, name, root, root, AT_SYMLINK_NOFOLLOW);
+  return bind_node(dev, name, d);
+}
+
+static int fill_own_dev(int dev, const struct proto_device *devices, size_t n,
+                        const struct ids *ids, uid_t root, struct err *err)
+{
+  int nodes[DEV_NODES];
+  if (nodes_are_bound ? clone_nodes(nodes) < 0 || attach_nodes(dev, nodes) < 0
+                      : make_nodes(dev) < 0)
+    return fail(err, "make device nodes");
+  if (fill_dev(dev) < 0) return fail(err, "make a /dev");
+  for (size_t i = 0; i < n; i++)
+    if (add_node(dev, &devices[i], ids, root) < 0) return device_fail(err, &devices[i], errno);
+  return 0;
+}
+
+int rootfs_dev(const struct proto_device *devices, size_t n, const struct ids *ids,
+               const struct ids_block *block, struct err *err)
+{
+  static const struct fs_option options[] = {
+      {"size", "256k"}, {"nr_inodes", "256"}, {"mode", "0755"}, {0}};
+  cleanup_close int dev = new_fs("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+  if (dev < 0 || move_to(dev, AT_FDCWD, STAGE) < 0) return fail(err, "make a /dev");
+  int rc = fill_own_dev(dev, devices, n, ids, block->first, err);
+  if (rc == 0) {
+    rc = clone_tree(AT_FDCWD, STAGE, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                    AT_RECURSIVE);
+    if (rc < 0) rc = fail(err, "take a /dev");
+  }
+  umount2(STAGE, MNT_DETACH);
+  return rc;
+}
+
 int rootfs_prepare(struct err *err)
 {
   if (unshare(CLONE_NEWNS) < 0) {
@@ -273,6 +343,7 @@ int rootfs_prepare(struct err *err)
   }
   if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return fail(err, "detach from mounts");
   umask(0);
+  host_dev = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
   return replace_dev() < 0 ? fail(err, "make a minimal /dev") : 0;
 }
 
@@ -449,6 +520,18 @@ static int open_host_dir(const char *path)
   return open_beneath(AT_FDCWD, path, flags, RESOLVE_NO_SYMLINKS);
 }
 
+/* The files belong to nobody inside, as those of image host do. */
+static int driver_file(const struct proto_volume *v, struct err *err)
+{
+  int fd =
+      clone_tree(AT_FDCWD, v->path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, 0);
+  if (fd >= 0) return fd;
+  int rc = err_set(err, ERR_ENGINE_UNAVAILABLE, errno, "the GPU driver's file %.200s: %s", v->path,
+                   strerror(errno));
+  snprintf(err->field, sizeof err->field, "gpu");
+  return rc;
+}
+
 static int volume_fail(struct err *err, const struct proto_volume *v, int e)
 {
   int rc =
@@ -461,6 +544,7 @@ static int volume_fail(struct err *err, const struct proto_volume *v, int e)
 int rootfs_volume(const struct proto_volume *v, const struct ids *ids, int userns_fd,
                   struct err *err)
 {
+  if (v->kind == BIND_DRIVER) return driver_file(v, err);
   cleanup_close int dir = open_host_dir(v->path);
   if (dir < 0) return volume_fail(err, v, errno);
   cleanup_close int tree = clone_tree(
@@ -690,11 +774,74 @@ static int mount_volume(int root, const struct rootfs_volume *v, struct err *err
   return err_set(err, ERR_INVALID_ARGUMENT, e, "cannot put a volume at %.200s: %s", v->target, why);
 }
 
+/* --- driver files, in the agent --------------------------------------------------------------- */
+
+/* The directory of path in the box, made where missing; *ret_name is what comes behind it. */
+static int open_parent(int root, const char *path, const char **ret_name)
+{
+  char parent[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+  *ret_name = slash + 1;
+  struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+  int fd = (int)syscall(SYS_openat2, root, parent, &how, sizeof how);
+  return fd < 0 && errno == ENOENT ? open_target(root, parent) : fd;
+}
+
+static bool same_file(int a, int b)
+{
+  struct stat x, y;
+  return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int mount_driver(int root, const struct rootfs_volume *v, const char *name, int parent)
+{
+  struct stat st;
+  if (fstat(v->fd, &st) < 0) return -1;
+  cleanup_close int made =
+      S_ISDIR(st.st_mode)
+          ? mkdirat(parent, name, 0755)
+          : openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0444);
+  int why = made < 0 ? errno : 0;
+  if (S_ISDIR(st.st_mode)) made = -1;
+  cleanup_close int at =
+      open_beneath(root, v->target, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  if (at < 0) {
+    if (why && errno == ENOENT) errno = why;
+    return -1;
+  }
+  if (same_file(at, v->fd)) return 0;
+  return move_mount(v->fd, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+/* A link that the image's own files make unnecessary, or impossible, stays away. */
+static int make_link(const struct rootfs_volume *v, const char *name, int parent)
+{
+  if (symlinkat(v->link, parent, name) == 0 || errno == EEXIST || errno == EROFS) return 0;
+  return -1;
+}
+
+static int add_driver(int root, const struct rootfs_volume *v, struct err *err)
+{
+  const char *name;
+  cleanup_close int parent = open_parent(root, v->target, &name);
+  if (parent >= 0 && (v->kind == BIND_LINK ? make_link(v, name, parent)
+                                           : mount_driver(root, v, name, parent)) == 0)
+    return 0;
+  int e = errno;
+  return err_set(err, ERR_UNSUPPORTED, e, "cannot put the GPU driver's file at %.200s: %s",
+                 v->target, strerror(e));
+}
+
 static int mount_volumes(const struct proto_go *go, int root, const struct rootfs_volume *volumes,
                          struct err *err)
 {
   int rc = 0;
-  for (uint32_t i = 0; i < go->volumes_n && rc == 0; i++) rc = mount_volume(root, &volumes[i], err);
+  for (uint32_t i = 0; i < go->volumes_n && rc == 0; i++) {
+    const struct rootfs_volume *v = &volumes[i];
+    rc = v->kind == BIND_VOLUME ? mount_volume(root, v, err) : add_driver(root, v, err);
+  }
   return rc;
 }
 
@@ -720,7 +867,7 @@ static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, str
   return *ret_root < 0 || *ret_shm < 0 ? fail(err, "bind scratch space") : 0;
 }
 
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, int own_dev,
                  struct rootfs_volume *volumes, struct err *err)
 {
   bool host = go->image == IMAGE_HOST;
@@ -729,8 +876,10 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
   cleanup_close int root = take_fd(&first), shm = take_fd(&second);
   /* Before anything is staged there: what is bound to a box is the bare template. */
   cleanup_close int dev =
-      clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-                 nodes_are_bound ? AT_RECURSIVE : 0);
+      own_dev >= 0
+          ? own_dev
+          : clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                       nodes_are_bound ? AT_RECURSIVE : 0);
   if (dev < 0) return fail(err, "bind /dev");
   int rc = host ? open_host(go, &root, &shm, err) : 0;
   if (rc < 0) return rc;
@@ -739,6 +888,7 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
   if (host && fill_host_root(root, share) < 0) return fail(err, "furnish the image \"host\"");
   rc = mount_system(go, root, dev, shm, err);
   if (rc == 0) rc = mount_volumes(go, root, volumes, err);
-  for (uint32_t i = 0; i < go->volumes_n; i++) close(volumes[i].fd);
+  for (uint32_t i = 0; i < go->volumes_n; i++)
+    if (volumes[i].fd >= 0) close(volumes[i].fd);
   return rc < 0 ? rc : move_in(root, err);
 }

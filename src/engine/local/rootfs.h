@@ -8,6 +8,7 @@
 
 struct ids;
 struct ids_block;
+struct proto_device;
 struct proto_create;
 struct proto_go;
 struct proto_volume;
@@ -29,18 +30,27 @@ int rootfs_make(const struct proto_create *req, const struct ids *ids,
                 const struct ids_block *block, int userns_fd, int ret_fds[ROOTFS_MOUNTS_MAX],
                 size_t *ret_n, int *ret_upper, struct err *err);
 
-/* In the warden: a directory of the host as a mount for the box to take. -errno with err. */
+/* In the warden: a /dev for one box, with these nodes beside the usual ones, as a mount for the box
+ * to take. -errno with err. */
+int rootfs_dev(const struct proto_device *devices, size_t n, const struct ids *ids,
+               const struct ids_block *block, struct err *err);
+
+/* In the warden: a directory or driver file of the host as a mount for the box to take. -errno with
+ * err. */
 int rootfs_volume(const struct proto_volume *volume, const struct ids *ids, int userns_fd,
                   struct err *err);
 
 struct rootfs_volume {
+  int kind;     /* enum bind_kind */
   char *target; /* owned */
-  int fd;       /* the mount */
+  char *link;   /* owned: BIND_LINK, where it leads */
+  int fd;       /* the mount; -1 = none */
 };
 
 /* In the agent, with a mount namespace and ids of its own: builds the rest and moves in. The old
  * root is gone afterwards. Takes the descriptors. */
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n,
+/* dev -1: the usual one. */
+int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, int dev,
                  struct rootfs_volume *volumes, struct err *err);
 
 #endif

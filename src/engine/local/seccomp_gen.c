@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #define NR_LIMIT                                                                                   \
   1024 /* numbers looked at; the program answers ENOSYS from the last known one on                 \
@@ -36,6 +37,8 @@ enum action {
   ACT_ALLOW,
   ACT_EPERM,
   CHECK_CLONE_FLAGS,
+  CHECK_MKNOD,
+  CHECK_MKNODAT,
   CHECK_SOCKET,
   CHECK_SOCKETPAIR,
   CHECK_IOCTL,
@@ -125,6 +128,8 @@ static const uint32_t netlink_protocols[] = {0 /* route */, 4 /* sock_diag */, 1
 static const uint32_t refused_ioctls[] = {0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */,
                                           0x5423 /* TIOCSETD */};
 
+static const uint32_t device_types[] = {S_IFCHR, S_IFBLK};
+
 #define LEN(a) (sizeof(a) / sizeof *(a))
 
 static void emit_socket(struct code *c)
@@ -146,6 +151,17 @@ static void emit_socket(struct code *c)
   for (size_t i = 0; i < netlink.n; i++) c->v[c->n++] = netlink.v[i];
 }
 
+/* A mode is not of these types. */
+static void emit_mode(struct code *c, unsigned arg)
+{
+  emit_load_arg(c, arg);
+  emit(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, S_IFMT);
+  for (size_t i = 0; i < LEN(device_types); i++)
+    emit(c, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)(LEN(device_types) - i), 0, device_types[i]);
+  emit_ret(c, SECCOMP_RET_ALLOW);
+  emit_errno(c, EPERM);
+}
+
 static void emit_action(struct code *c, enum action action)
 {
   switch (action) {
@@ -158,6 +174,8 @@ static void emit_action(struct code *c, enum action action)
     emit_errno(c, EPERM);
     emit_ret(c, SECCOMP_RET_ALLOW);
     break;
+  case CHECK_MKNOD: emit_mode(c, 1); break;
+  case CHECK_MKNODAT: emit_mode(c, 2); break;
   case CHECK_SOCKET: emit_socket(c); break;
   case CHECK_SOCKETPAIR:
     emit_load_arg(c, 0);
@@ -261,6 +279,8 @@ static uint32_t expected(enum action action, const __u64 *args)
   case ACT_ALLOW: break;
   case ACT_EPERM: e = EPERM; break;
   case CHECK_CLONE_FLAGS: e = a0 & CLONE_NAMESPACES ? EPERM : 0; break;
+  case CHECK_MKNOD: e = is_in(device_types, LEN(device_types), a1 & S_IFMT) ? EPERM : 0; break;
+  case CHECK_MKNODAT: e = is_in(device_types, LEN(device_types), a2 & S_IFMT) ? EPERM : 0; break;
   case CHECK_SOCKETPAIR: e = a0 == AF_UNIX ? 0 : EAFNOSUPPORT; break;
   case CHECK_IOCTL: e = is_in(refused_ioctls, LEN(refused_ioctls), a1) ? EPERM : 0; break;
   case CHECK_PERSONALITY: e = is_in(personalities, LEN(personalities), a0) ? 0 : EPERM; break;
@@ -284,6 +304,7 @@ static uint32_t run(const struct code *c, const struct seccomp_data *data)
     const struct sock_filter *f = &c->v[pc];
     switch (f->code) {
     case BPF_LD | BPF_W | BPF_ABS: memcpy(&a, (const char *)data + f->k, sizeof a); break;
+    case BPF_ALU | BPF_AND | BPF_K: a &= f->k; break;
     case BPF_JMP | BPF_JA: pc += f->k; break;
     case BPF_JMP | BPF_JEQ | BPF_K: pc += a == f->k ? f->jt : f->jf; break;
     case BPF_JMP | BPF_JGE | BPF_K: pc += a >= f->k ? f->jt : f->jf; break;
@@ -305,6 +326,7 @@ static void check_arguments(const struct code *c, const struct arch *arch, uint3
       38,     40,     46,      57,         58,       59,         132,       136,
       254,    255,    256,     262,        263,      0x5411,     0x5412,    0x5413,
       0x541b, 0x541c, 0x541d,  0x5422,     0x5423,   0x5424,     0x20000,   0x20008,
+      0x2000, 0x61b6, 0x81b6,  0x11b6,     0xc1b6,   0x421b6,    0xa1ff,    0x41ed,
       0x80,   0x11,   0x40000, 0x10000000, 0x3d0f00, 0x7e020000, 0xffffffff};
   for (size_t i = 0; i < LEN(edges); i++)
     for (size_t k = 0; k < LEN(edges); k++)

@@ -26,6 +26,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,8 @@
 #define REMOVE_POLL_MS 5
 #define LEAVING_MANY   64
 #define CLOSE_WAIT_MS  2000
+#define CARD_TRIES     100
+#define CARD_WAIT_US   200
 
 struct wbox {
   struct list node;
@@ -55,6 +58,8 @@ struct wbox {
   /* Until GO, then closed. */
   int sync, pidfd; /* -1 = none */
   struct cgroup_entry entry;
+  int cards[PROTO_CARDS_MAX]; /* locks of GPUs, until its last process is dead */
+  size_t cards_n;
 };
 
 static struct warden {
@@ -70,8 +75,14 @@ static struct warden {
   size_t leaving;    /* boxes whose groups are still there */
   bool busy;         /* the last removal found a process still dying */
   bool swept;
-  struct proto_volume *volumes; /* owned: of the create that is about to come */
+  /* Of the create that is about to come (extras_of), owned. */
+  uint64_t extras_of;
+  struct proto_volume *volumes;
   size_t volumes_n;
+  struct proto_device *devices;
+  size_t devices_n;
+  int cards[PROTO_CARDS_MAX];
+  size_t cards_n;
 } warden;
 
 static void tell(const void *msg, size_t len, int fd)
@@ -109,8 +120,32 @@ static void remove_groups(struct wbox *b)
   forget(b);
 }
 
+static void free_cards(int *cards, size_t *n)
+{
+  while (*n > 0) close(cards[--*n]);
+}
+
+/* Whoever is told of the end may want the card at once: but an agent that was cloned a moment ago
+ * still has a copy of its lock, until it first runs. */
+static void give_back_cards(struct wbox *b)
+{
+  while (b->cards_n > 0) {
+    struct sockaddr_un name;
+    socklen_t len = sizeof name;
+    int fd = b->cards[--b->cards_n];
+    bool named = getsockname(fd, (struct sockaddr *)&name, &len) == 0;
+    close(fd);
+    for (int i = 0; named && i < CARD_TRIES; i++) {
+      cleanup_close int again = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+      if (again < 0 || bind(again, (struct sockaddr *)&name, len) == 0) break;
+      usleep(CARD_WAIT_US);
+    }
+  }
+}
+
 static void on_agent_end(struct wbox *b)
 {
+  give_back_cards(b);
   struct proto_box ended = {.type = PROTO_ENDED, .box = b->box};
   ended.oom = cgroup_box_oom_kills(warden.cg, b->name) > 0;
   b->pid = 0;
@@ -242,7 +277,7 @@ static uint8_t add_fd(struct parcel *p, int fd)
 static void pack_entry(struct parcel *p, const struct cgroup_entry *entry)
 {
   p->go.has_into = add_fd(p, entry->into_fd);
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < CGROUP_V1_TREES; i++)
     p->go.tasks_n = (uint8_t)(p->go.tasks_n + add_fd(p, entry->v1_tasks_fd[i]));
   p->go.has_box = add_fd(p, entry->box_fd);
   p->go.has_oom = add_fd(p, entry->oom_fd);
@@ -265,7 +300,10 @@ static int pack_mounts(struct parcel *p, const struct proto_create *req, const s
   p->owned = p->n;
   p->n += n;
   p->go.mounts_n = (uint8_t)n;
-  return rc;
+  if (rc < 0 || req->devices_n == 0) return rc;
+  int dev = rootfs_dev(warden.devices, warden.devices_n, &warden.ids, &b->ids, err);
+  p->go.has_dev = add_fd(p, dev);
+  return dev < 0 ? dev : 0;
 }
 
 /* Makes one that only waits for GO: groups, namespaces, ids. Its network namespace, which takes
@@ -316,23 +354,34 @@ static struct wbox *new_blank(bool own_root, struct err *err)
   return NULL;
 }
 
-static void forget_volumes(void)
+/* What came ahead of a create. */
+static void forget_extras(void)
 {
   free(warden.volumes);
+  free(warden.devices);
   warden.volumes = NULL;
-  warden.volumes_n = 0;
+  warden.devices = NULL;
+  warden.volumes_n = warden.devices_n = 0;
+  free_cards(warden.cards, &warden.cards_n);
+}
+
+/* Those of another box are of one whose create never came. */
+static void begin_extras(uint64_t box)
+{
+  if (warden.extras_of != box) forget_extras();
+  warden.extras_of = box;
 }
 
 /* The volumes of a box, as mounts. fds are the caller's, also on failure. */
 static int make_volumes(const struct proto_create *req, const struct wbox *b,
-                        int fds[PROTO_VOLUMES_MAX], struct err *err)
+                        int fds[PROTO_BINDS_MAX], struct err *err)
 {
-  for (size_t i = 0; i < PROTO_VOLUMES_MAX; i++) fds[i] = -1;
-  if (req->volumes_n == 0) return 0;
+  for (size_t i = 0; i < warden.volumes_n; i++) fds[i] = -1;
   if (req->volumes_n != warden.volumes_n)
     return err_set(err, ERR_INTERNAL, EPROTO, "the volumes of a sandbox are lost");
   cleanup_close int userns = open_userns(b);
   for (size_t i = 0; i < warden.volumes_n; i++) {
+    if (warden.volumes[i].kind == BIND_LINK) continue;
     fds[i] = rootfs_volume(&warden.volumes[i], &warden.ids, userns, err);
     if (fds[i] < 0) return fds[i];
   }
@@ -344,8 +393,10 @@ static int send_volumes(const struct wbox *b, size_t n, const int *fds)
   int rc = 0;
   for (size_t i = 0; i < n && rc == 0; i++) {
     const struct proto_volume *v = &warden.volumes[i];
-    struct proto_piece piece = {v, offsetof(struct proto_volume, target) + strlen(v->target) + 1};
-    rc = proto_send(b->sync, &piece, 1, &fds[i], 1);
+    bool link = v->kind == BIND_LINK;
+    size_t len = offsetof(struct proto_volume, target) + strlen(v->target) + 1;
+    struct proto_piece piece = {v, link ? sizeof *v : len};
+    rc = proto_send(b->sync, &piece, 1, &fds[i], link ? 0 : 1);
   }
   return rc;
 }
@@ -362,25 +413,47 @@ static void tell_created(const struct wbox *b, int upper)
   proto_send(warden.host, &piece, 1, fds, upper < 0 ? 1 : 2);
 }
 
+static int limit_devices(struct wbox *b, struct err *err)
+{
+  struct cgroup_device devices[PROTO_DEVICES_MAX];
+  for (size_t i = 0; i < warden.devices_n; i++)
+    devices[i] = (struct cgroup_device){warden.devices[i].major, warden.devices[i].minor};
+  return cgroup_box_devices(warden.cg, b->name, devices, warden.devices_n, &b->entry, err);
+}
+
+/* The box keeps the locks of its cards. */
+static int take_devices(const struct proto_create *req, struct wbox *b, struct err *err)
+{
+  if (req->devices_n != warden.devices_n)
+    return err_set(err, ERR_INTERNAL, EPROTO, "the devices of a sandbox are lost");
+  memcpy(b->cards, warden.cards, sizeof b->cards);
+  b->cards_n = warden.cards_n;
+  warden.cards_n = 0;
+  return limit_devices(b, err);
+}
+
 /* Limits, mounts, and the word to go. */
 static int dress(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
 {
   struct parcel p = {.go = go_message(req, b), .upper = -1};
   int rc = limit_groups(req, b, err);
+  if (rc == 0) rc = take_devices(req, b, err);
   if (rc < 0) return rc;
   add_fd(&p, box_sock);
   pack_entry(&p, &b->entry);
-  int volumes[PROTO_VOLUMES_MAX];
-  rc = make_volumes(req, b, volumes, err);
+  int volumes[PROTO_BINDS_MAX];
+  size_t volumes_n = req->volumes_n ? warden.volumes_n : 0;
+  if (volumes_n > 0) rc = make_volumes(req, b, volumes, err);
   if (rc == 0) rc = pack_mounts(&p, req, b, err);
   if (rc == 0) {
     struct proto_piece piece = {&p.go, sizeof p.go};
     rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
-    while (p.n > p.owned) close(p.fds[--p.n]);
     if (rc == 0) rc = send_volumes(b, req->volumes_n, volumes);
     if (rc < 0) err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
   }
-  for (size_t i = 0; i < PROTO_VOLUMES_MAX && volumes[i] >= 0; i++) close(volumes[i]);
+  while (p.owned && p.n > p.owned) close(p.fds[--p.n]);
+  for (size_t i = 0; i < volumes_n; i++)
+    if (volumes[i] >= 0) close(volumes[i]);
   if (rc == 0) {
     tell_created(b, p.upper);
     drop_boot(b);
@@ -429,20 +502,31 @@ static void on_create(const struct proto_create *req, int box_sock)
 {
   struct proto_failed failed = {.type = PROTO_CREATE_FAILED, .box = req->box};
   warden.creates++;
+  begin_extras(req->box);
   if (try_create(req, box_sock, &failed.err) < 0)
     tell(&failed, sizeof failed, -1);
   else
     warden.refusals = 0;
-  forget_volumes();
+  forget_extras();
 }
 
 /* Those of a box come one after another, right before its create. */
 static void on_volume(const struct proto_volume *v)
 {
-  if (warden.volumes_n > 0 && warden.volumes[0].box != v->box) forget_volumes();
-  if (warden.volumes_n == PROTO_VOLUMES_MAX) return;
+  begin_extras(v->box);
+  if (warden.volumes_n == PROTO_BINDS_MAX) return;
   warden.volumes = xrealloc(warden.volumes, (warden.volumes_n + 1) * sizeof *v);
   warden.volumes[warden.volumes_n++] = *v;
+}
+
+/* Likewise, ahead of the volumes. card: its lock, -1 = sent already. */
+static void on_device(const struct proto_device *d, int card)
+{
+  begin_extras(d->box);
+  if (warden.devices_n == PROTO_DEVICES_MAX || warden.cards_n == PROTO_CARDS_MAX) return;
+  warden.devices = xrealloc(warden.devices, (warden.devices_n + 1) * sizeof *d);
+  warden.devices[warden.devices_n++] = *d;
+  if (card >= 0) warden.cards[warden.cards_n++] = dup(card);
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
@@ -470,6 +554,7 @@ static union {
   uint32_t type;
   struct proto_create create;
   struct proto_volume volume;
+  struct proto_device device;
   struct proto_box box;
 } request;
 
@@ -484,6 +569,8 @@ static void on_request(void)
     on_create(&request.create, fds[0]);
   else if (request.type == PROTO_VOLUME && n == sizeof request.volume)
     on_volume(&request.volume);
+  else if (request.type == PROTO_DEVICE && n == sizeof request.device)
+    on_device(&request.device, fds_n ? fds[0] : -1);
   else if (request.type == PROTO_KILL && n == sizeof request.box)
     on_kill(&request.box);
   for (size_t i = 0; i < fds_n; i++) close(fds[i]);
