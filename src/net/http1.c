@@ -105,7 +105,8 @@ static bool read_field(struct http1_head *h, char *line, size_t len, struct http
   line[n] = '\0';
   while (*value == ' ' || *value == '\t') value++;
   while (end > value && (end[-1] == ' ' || end[-1] == '\t')) *--end = '\0';
-  h->fields[h->fields_n++] = (struct http1_field){line, value};
+  h->fields[h->fields_n++] =
+      (struct http1_field){(uint16_t)(line - h->text), (uint16_t)(value - h->text)};
   return true;
 }
 
@@ -152,7 +153,7 @@ static bool read_framing(struct http1_head *h, struct http1_fault *f)
   bool closes = false;
   h->keep_alive = h->minor == 1;
   for (size_t i = 0; i < h->fields_n; i++) {
-    const char *name = h->fields[i].name, *value = h->fields[i].value;
+    const char *name = h->text + h->fields[i].name, *value = h->text + h->fields[i].value;
     if (strcmp(name, "host") == 0) {
       hosts++;
     } else if (strcmp(name, "content-length") == 0) {
@@ -206,7 +207,8 @@ void http1_head_done(struct http1_head *head)
 const char *http1_head_get(const struct http1_head *head, const char *name)
 {
   for (size_t i = 0; i < head->fields_n; i++)
-    if (strcmp(head->fields[i].name, name) == 0) return head->fields[i].value;
+    if (strcmp(head->text + head->fields[i].name, name) == 0)
+      return head->text + head->fields[i].value;
   return NULL;
 }
 

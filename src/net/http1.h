@@ -20,8 +20,9 @@ struct http1_fault {
   const char *text;
 };
 
+/* Where in the head's text both begin, which end in a NUL; the name is in lower case. */
 struct http1_field {
-  const char *name, *value; /* NUL-terminated, in the head's text; the name in lower case */
+  uint16_t name, value;
 };
 
 struct http1_head {
