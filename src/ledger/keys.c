@@ -55,25 +55,24 @@ struct change {
   const char *key;             /* add */
   int64_t amount;              /* add, topup */
   int64_t ret_balance;
-  struct err *err; /* the caller's, filled by on_done */
+  struct err failed; /* filled by on_done */
 };
 
 static void on_done(struct store_job *job, const struct err *err)
 {
   struct change *c = job->data;
-  if (err) *c->err = *err;
+  if (err) c->failed = *err;
 }
 
 static int run(struct store *store, struct change *c,
                int (*fn)(struct store_job *, struct db *, struct err *), struct err *err)
 {
-  struct err failed = {0};
   c->job = (struct store_job){.run = fn, .on_done = on_done, .data = c};
-  c->err = &failed;
+  c->failed = (struct err){0};
   store_submit(store, &c->job);
-  if (failed.kind == ERR_NONE) return 0;
-  if (err) *err = failed;
-  return err_errno(&failed);
+  if (c->failed.kind == ERR_NONE) return 0;
+  if (err) *err = c->failed;
+  return err_errno(&c->failed);
 }
 
 /* A running server looks at this number. */
