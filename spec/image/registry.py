@@ -67,7 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(k, v)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def error(self, status, message, headers=None):
         self.reply(status, json.dumps({"errors": [{"code": "X", "message": message}]}).encode(), headers)
