@@ -56,7 +56,7 @@ static const struct cli_option options[] = {
     {"listen", 'l', CLI_LIST, AT(listen), "HOST:PORT",
      "Where to serve; may be repeated (default: 127.0.0.1:8080)"},
     {"state", 's', CLI_STR, AT(state), "DIR",
-     "Where keys, credit and journal are kept (default: ~/.local/state/regolith)"},
+     "Where keys, credit and answers are kept (default: ~/.local/state/regolith)"},
     {"engine", 0, CLI_STR, AT(engine), "NAME", "What makes the sandboxes (default: local)"},
     {"default-image", 0, CLI_STR, AT(image), "IMAGE",
      "The image of a create that names none (default: python:3.11)"},
