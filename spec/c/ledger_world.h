@@ -90,7 +90,7 @@ static void open_ledger(void)
 }
 
 /* With a key "alice" of so much credit, who is the owner of what the test submits. */
-static void set_up_ledger(int64_t credit)
+MAYBE_UNUSED static void set_up_ledger(int64_t credit)
 {
   make_state_dir();
   set_up(NULL);
@@ -160,7 +160,7 @@ MAYBE_UNUSED static int64_t held(void)
   return b.held_microusd;
 }
 
-static void tear_down_ledger(void)
+MAYBE_UNUSED static void tear_down_ledger(void)
 {
   struct err e = {0};
   supervisor_shutdown(sup, 5000, on_closed, &e);
