@@ -38,7 +38,8 @@ static bool devices_walled(const struct cgroups *cg)
 {
   for (size_t i = 0; i < cg->n; i++) {
     const struct cg_tree *t = &cg->tree[i];
-    if (t->warden_fd >= 0 ? t->plain_fd >= 0 : t->ctl == CG_DEVICES) return true;
+    bool could = t->ctl == CG_DEVICES || (t->v2 && cg_devices_can_load());
+    if (t->warden_fd >= 0 ? t->plain_fd >= 0 : could) return true;
   }
   return false;
 }

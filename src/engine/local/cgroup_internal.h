@@ -80,6 +80,8 @@ void cg_v2_reclaim(const struct cg_tree *t, int boxfd);
 /* cgroup_devices.c. Opens what boxes share in a tree (plain_fd); a negative errno: there is no
  * wall. */
 int cg_devices_open(struct cg_tree *t);
+/* Would version 2 take our program? */
+bool cg_devices_can_load(void);
 /* v1: a group of the box's own; returns its tasks file. v2: attaches to the box's group; 0. */
 int cg_devices_box(const struct cg_tree *t, const char *box, const struct cgroup_device *extra,
                    size_t n);
