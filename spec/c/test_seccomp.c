@@ -218,6 +218,8 @@ static const struct {
     {"personality PER_LINUX", CALL(personality, PER_LINUX), 0, 0},
     {"personality query", CALL(personality, 0xffffffff), 0, 0},
     {"personality ADDR_NO_RANDOMIZE", CALL(personality, 0x0040000), EPERM, 0},
+    {"prlimit of the agent", CALL(prlimit64, 1, 99, 0, 0), EPERM, -2},
+    {"prlimit of others", CALL(prlimit64, 0, 99, 0, 0), EINVAL, EINVAL},
     {"personality READ_IMPLIES_EXEC", CALL(personality, 0x0400000), EPERM, 0},
     {"clone NEWUSER", CALL(clone, CLONE_NEWUSER | CLONE_THREAD), EPERM, EINVAL},
     {"clone NEWNS", CALL(clone, CLONE_NEWNS | CLONE_FS), EPERM, EINVAL},

@@ -30,7 +30,8 @@
 #define NR_LIMIT                                                                                   \
   1024 /* numbers looked at; the program answers ENOSYS from the last known one on                 \
         */
-#define X32_BIT 0x40000000u
+#define X32_BIT   0x40000000u
+#define AGENT_PID 1u
 
 enum action {
   ACT_ENOSYS, /* the default */
@@ -43,6 +44,7 @@ enum action {
   CHECK_SOCKETPAIR,
   CHECK_IOCTL,
   CHECK_PERSONALITY,
+  CHECK_PRLIMIT,
 };
 
 struct arch {
@@ -192,6 +194,12 @@ static void emit_action(struct code *c, enum action action)
     emit_load_arg(c, 0);
     emit_one_of(c, personalities, LEN(personalities), EPERM);
     break;
+  case CHECK_PRLIMIT:
+    emit_load_arg(c, 0);
+    emit(c, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, AGENT_PID);
+    emit_ret(c, SECCOMP_RET_ALLOW);
+    emit_errno(c, EPERM);
+    break;
   }
 }
 
@@ -284,6 +292,7 @@ static uint32_t expected(enum action action, const __u64 *args)
   case CHECK_SOCKETPAIR: e = a0 == AF_UNIX ? 0 : EAFNOSUPPORT; break;
   case CHECK_IOCTL: e = is_in(refused_ioctls, LEN(refused_ioctls), a1) ? EPERM : 0; break;
   case CHECK_PERSONALITY: e = is_in(personalities, LEN(personalities), a0) ? 0 : EPERM; break;
+  case CHECK_PRLIMIT: e = a0 == AGENT_PID ? EPERM : 0; break;
   case CHECK_SOCKET:
     if (a0 == AF_INET || a0 == AF_INET6)
       e = is_in(inet_protocols, LEN(inet_protocols), a2) ? 0 : EPROTONOSUPPORT;
