@@ -105,8 +105,9 @@ for _, subids in ipairs { true, false } do
 
     test("cannot limit, reprioritize or trace the agent from inside", function()
       local r = user:run({ "exec", "--", "sh", "-c", [[
-        prlimit --pid 1 --cpu=1:1; prlimit --pid 1 --nofile=1:1; prlimit --pid 1 --fsize; renice 19 1
-        ionice -c 3 -p 1; chrt -i -p 0 1; taskset -p 1 1; echo 1000 >/proc/1/oom_score_adj
+        prlimit --pid 1 --cpu=1:1; prlimit --pid 1 --nofile=1:1; prlimit --pid 1 --fsize
+        renice 19 1; ionice -c 3 -p 1; chrt -i -p 0 1; taskset -p 1 1
+        echo 1000 >/proc/1/oom_score_adj
         cat /proc/1/environ; ls /proc/1/fd; kill -9 1; kill -STOP 1
         prlimit --pid $$ --nofile=9:9 && echo own]] })
       assert.equal("own\n", r.stdout:gsub("pid 1's current[^\n]*\n", ""), r.stderr)
