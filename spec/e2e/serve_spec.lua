@@ -278,6 +278,101 @@ describe("regolith serve, from start to end", function()
     server:wait(10)
   end)
 
+  it("knows its sandboxes after it was killed, and answers for them", function()
+    local dir, keys = M.state(CREDIT, CREDIT)
+    local server, url = M.serve(dir)
+    local function call(method, path, key, body, header)
+      local r = curl("-X", method, "-w", "\n%{http_code}", url .. path, "-H",
+        "Authorization: Bearer " .. key, "-H", header or "Accept: application/json",
+        table.unpack(body and { "-d", json.encode(body) } or {}))
+      local text, status = r.stdout:match "^(.*)\n(%d+)$"
+      return tonumber(status), text ~= "" and json.decode(text) or nil, text
+    end
+    local function create(body, header)
+      local status, sb, text = call("POST", "/v1/modal/sandbox/create", keys[1], body, header)
+      assert.equal(200, status, text)
+      return sb.sandbox_id, text
+    end
+    local function at(id) return { sandbox_id = id } end
+
+    local ended = create { tags = { kind = "ended" } }
+    local finished = create { entrypoint = { "sh", "-c", "exit 7" } }
+    local late = create { timeout = 1 }
+    local kept = "Idempotency-Key: k1"
+    local alive, first = create({ timeout = 90, tags = { kind = "alive" }, name = "db" },
+      kept)
+    for _ = 1, 2 do
+      assert.equal(200, (call("POST", "/v1/modal/sandbox/exec", keys[1],
+        { sandbox_id = alive, command = "true" })))
+    end
+    assert.equal(200, (call("POST", "/v1/modal/sandbox/terminate", keys[1], at(ended))))
+    for _, id in ipairs { finished, late } do
+      for _ = 1, 200 do
+        local _, sb = call("GET", "/v1/sandboxes/" .. id, keys[1])
+        if sb.state == "terminated" or sb.state == "finished" then break end
+        task.sleep(0.05)
+      end
+    end
+    local _, was = call("POST", "/v1/modal/sandbox/status", keys[1], at(ended))
+
+    -- What only a timer ended is on the disk by the time the answer to a later call is.
+    for round = 1, 2 do
+      server:kill "KILL"
+      server:wait(10)
+      server, url = M.serve(dir)
+      local function status_of(id)
+        local status, sb, text = call("POST", "/v1/modal/sandbox/status", keys[1], at(id))
+        assert.equal(200, status, text)
+        assert.equal("terminated", sb.status)
+        return sb
+      end
+      local is = status_of(ended)
+      assert.equal(string.format("%.6f", was.cost + 0.001), string.format("%.6f", is.cost))
+      was.cost = is.cost
+      assert.same(was, is, "round " .. round)
+      assert.equal("sandbox_timeout", status_of(late).reason)
+      local done = status_of(finished)
+      assert.equal("exited", done.reason)
+      assert.equal("finished", done.state)
+      assert.equal(7, done.returncode)
+      local crashed = status_of(alive)
+      assert.equal("terminated", crashed.reason)
+      assert.equal(2, crashed.commands_executed)
+      assert.equal(90, crashed.config.timeout)
+      assert.equal(json.decode(first).created_at, crashed.created_at)
+      assert.equal(json.decode(first).expires_at, crashed.expires_at)
+
+      for id, want in pairs { [ended] = 410, [finished] = 410, [late] = 408, [alive] = 410 } do
+        assert.equal(want, (call("POST", "/v1/modal/sandbox/exec", keys[1],
+          { sandbox_id = id, command = "true" })))
+        assert.equal(want, (call("POST", "/v1/modal/sandbox/terminate", keys[1], at(id))))
+        assert.equal(404, (call("POST", "/v1/modal/sandbox/status", keys[2], at(id))))
+        assert.equal(200, (call("GET", "/v1/sandboxes/" .. id, keys[1])))
+        assert.equal(404, (call("GET", "/v1/sandboxes/" .. id, keys[2])))
+        assert.equal(200, (call("DELETE", "/v1/sandboxes/" .. id, keys[1])))
+      end
+      local _, list = call("GET", "/v1/sandboxes", keys[1])
+      assert.same({}, list.sandboxes)
+      _, list = call("GET", "/v1/sandboxes?state=terminated&tag=kind=alive", keys[1])
+      assert.equal(1, #list.sandboxes)
+      assert.equal(alive, list.sandboxes[1].sandbox_id)
+      assert.equal("db", list.sandboxes[1].name)
+      local _, again = create({ timeout = 90, tags = { kind = "alive" }, name = "db" },
+        kept)
+      assert.equal(first, again)
+    end
+    server:kill "KILL"
+    server:wait(10)
+
+    -- Past their retention they are nobody's.
+    server, url = M.serve(dir, "--retain", "1ms")
+    assert.equal(404, (call("POST", "/v1/modal/sandbox/status", keys[1], at(ended))))
+    assert.equal(0, M.stop(server).status)
+    server, url = M.serve(dir)
+    assert.equal(404, (call("POST", "/v1/modal/sandbox/status", keys[1], at(ended))))
+    assert.equal(0, M.stop(server).status)
+  end)
+
   it("tells a service manager when it is ready", function()
     local dir = M.state()
     local ready = dir .. "/ready"

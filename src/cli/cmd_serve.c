@@ -29,7 +29,6 @@
 #include "core/op.h"
 #include "db/store.h"
 #include "engine/engine.h"
-#include "ledger/idem.h"
 #include "ledger/ledger.h"
 #include "sandbox/supervisor.h"
 #include "wire/codec.h"
@@ -56,7 +55,8 @@ static const struct cli_option options[] = {
     {"listen", 'l', CLI_LIST, AT(listen), "HOST:PORT",
      "Where to serve; may be repeated (default: 127.0.0.1:8080)"},
     {"state", 's', CLI_STR, AT(state), "DIR",
-     "Where keys, credit and answers are kept (default: ~/.local/state/regolith)"},
+     "Where keys, credit and answers are kept (default: /var/lib/regolith/serve for root, else "
+     "~/.local/state/regolith/serve)"},
     {"engine", 0, CLI_STR, AT(engine), "NAME", "What makes the sandboxes (default: local)"},
     {"default-image", 0, CLI_STR, AT(image), "IMAGE",
      "The image of a create that names none (default: python:3.11)"},
@@ -194,6 +194,26 @@ static void on_revoked(void *data, uint64_t owner)
 {
   struct serve *s = data;
   if (s->state < ENDING) supervisor_owner_end(s->sup, owner, on_owner_gone, NULL);
+}
+
+/* ---- the journal ---- */
+
+static void on_record(void *data, uint64_t owner, const struct val *record)
+{
+  struct serve *s = data;
+  if (s->ledger) ledger_record(s->ledger, owner, record);
+}
+
+static void on_forget(void *data, uint64_t owner, const char *sandbox_id)
+{
+  struct serve *s = data;
+  if (s->ledger) ledger_forget(s->ledger, owner, sandbox_id);
+}
+
+static int on_restore(void *data, uint64_t owner, const struct val *record, struct err *err)
+{
+  struct serve *s = data;
+  return supervisor_restore(s->sup, owner, record, err);
 }
 
 /* Somebody has to be able to ask: without a key nobody is. */
@@ -370,7 +390,10 @@ static int open_sandboxes(struct serve *s, struct err *err)
                                                     .default_image = s->opt.image,
                                                     .default_network = s->opt.network,
                                                     .max_sandboxes = s->opt.max_sandboxes,
-                                                    .retain_ms = s->opt.retain_ms});
+                                                    .retain_ms = s->opt.retain_ms,
+                                                    .record = on_record,
+                                                    .forget = on_forget,
+                                                    .journal_data = s});
   int rc = session_open_engine(&engine, s->opt.engine, s->loop, err);
   if (rc < 0) return rc;
   supervisor_add_engine(s->sup, engine);
@@ -382,9 +405,8 @@ static int open_books(struct serve *s, struct err *err)
 {
   int rc = store_open(
       &s->store, &(struct store_conf){.dir = s->opt.state, .loop = s->loop, .server = true}, err);
-  if (rc == 0) rc = idem_recover(s->store, err);
   if (rc < 0) return rc;
-  return ledger_open(
+  rc = ledger_open(
       &s->ledger,
       &(struct ledger_conf){
           .loop = s->loop,
@@ -396,6 +418,7 @@ static int open_books(struct serve *s, struct err *err)
           .on_revoked = on_revoked,
           .data = s},
       err);
+  return rc < 0 ? rc : ledger_restore(s->ledger, on_restore, s, err);
 }
 
 static void print_address(const char *address, unsigned port, bool tls)

@@ -173,6 +173,15 @@ static struct account *find_key(struct ledger *l, const char *key)
   return look(l, NULL) < 0 ? NULL : by_hash(l, hash);
 }
 
+uint64_t account_owner(struct ledger *l, struct account *a)
+{
+  if (a->public.owner == 0) {
+    a->public.owner = l->conf.owner_new(l->conf.data, &a->public);
+    index_add(&l->by_owner, &a->by_owner, index_hash_u64(a->public.owner));
+  }
+  return a->public.owner;
+}
+
 int ledger_authenticate(struct ledger *l, const char *key, struct ledger_account *ret,
                         struct err *err)
 {
@@ -180,10 +189,7 @@ int ledger_authenticate(struct ledger *l, const char *key, struct ledger_account
   if (!a || a->revoked)
     return err_set(err, ERR_UNAUTHORIZED, 0,
                    a ? "this API key was revoked" : "there is no such API key");
-  if (a->public.owner == 0) {
-    a->public.owner = l->conf.owner_new(l->conf.data, &a->public);
-    index_add(&l->by_owner, &a->by_owner, index_hash_u64(a->public.owner));
-  }
+  account_owner(l, a);
   *ret = a->public;
   return 0;
 }

@@ -12,6 +12,7 @@ struct create_defaults;
 struct loop;
 struct ops;
 struct store;
+struct val;
 struct ledger;
 
 /* Who may ask for what, and who pays: the accounts of the API keys, in memory as the database has
@@ -69,6 +70,18 @@ struct ledger_balance {
 };
 int ledger_balance(struct ledger *ledger, int64_t account, struct ledger_balance *ret,
                    struct err *err);
+
+/* The journal: what the supervisor tells of sandboxes (supervisor_conf), kept for those of keys. It
+ * is written in the order told, and before the answer of any op that is charged afterwards. */
+void ledger_record(struct ledger *ledger, uint64_t owner, const struct val *record);
+void ledger_forget(struct ledger *ledger, uint64_t owner, const char *sandbox_id);
+/* At the start, before anything else: gives back what the server before recorded, oldest end first;
+ * of those that had not ended, commands and cost as the statement has them. What take refuses, or
+ * is nobody's any more, is forgotten. */
+int ledger_restore(struct ledger *ledger,
+                   int (*take)(void *data, uint64_t owner, const struct val *record,
+                               struct err *err),
+                   void *data, struct err *err);
 
 /* Totals of this process, for /metrics. */
 struct ledger_stats {

@@ -1,7 +1,8 @@
 #ifndef REGOLITH_LEDGER_LEDGER_INTERNAL_H
 #define REGOLITH_LEDGER_LEDGER_INTERNAL_H
 
-/* What the files of this folder share: accounts.c has the accounts in memory, ledger.c the ops. */
+/* What the files of this folder share: accounts.c has the accounts in memory, ledger.c the ops,
+ * journal.c the sandboxes. */
 
 #include "base/index.h"
 #include "base/list.h"
@@ -65,6 +66,7 @@ int accounts_load(struct ledger *l, struct err *err);
 void accounts_free(struct ledger *l);
 struct account *account_by_owner(struct ledger *l, uint64_t owner);
 struct account *account_by_id(struct ledger *l, int64_t id);
+uint64_t account_owner(struct ledger *l, struct account *a); /* made when it is first asked for */
 int64_t account_available(const struct account *a);
 
 #endif

@@ -314,6 +314,7 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   int rc = budgets_take(&sb->owner->budgets, NULL, amounts, err);
   if (rc < 0) return rc;
   sb->cost_microusd += amounts[BUDGET_MICROUSD];
+  if (sb->state == SANDBOX_ENDED && amounts[BUDGET_MICROUSD] > 0) sandbox_record(sb);
   op->result = sandbox_view(sb);
   if (sb->args.entrypoint.n > 0 && !(sb->engine->caps & ENGINE_CAP_ENTRYPOINT))
     val_add(&op->result, "entrypoint", sandbox_entry_view(sb));

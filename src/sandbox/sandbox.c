@@ -8,6 +8,7 @@
  *
  * States: state.c. Ends: end_infos below. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,8 @@ static const struct end_info {
                   "was lost: its engine no longer has it"},
     [END_FINISHED] = {"exited", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
                       "has ended with its entrypoint"},
+    [END_CRASHED] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
+                     "ended when the process that had it was killed"},
 };
 
 /* The last line that says something of a text, shortened. */
@@ -167,6 +170,29 @@ static void emit_ended(struct sandbox *sb)
   supervisor_emit(sb->sup, sb->owner->id, &v);
 }
 
+/* ---- the journal ---- */
+
+void sandbox_record(const struct sandbox *sb)
+{
+  if (!sb->sup->record) return;
+  struct val v = val_map(), args = create_args_config(&sb->args);
+  val_set(&args, "engine", val_str(sb->engine->name));
+  val_set(&args, "app_id", val_str(sb->args.app_id));
+  val_set(&args, "tags", strv_to_map(&sb->args.tags));
+  if (sb->args.name) val_set(&args, "name", val_str(sb->args.name));
+  val_add(&v, "sandbox_id", val_str(sb->id));
+  val_add(&v, "engine", val_str(sb->engine->name));
+  val_add(&v, "created_s", val_int(sb->created_s));
+  val_add(&v, "ended_s", val_int(sb->ended_s));
+  val_add(&v, "end", val_int(sb->ended_s ? sb->end : END_NONE));
+  val_add(&v, "exit_code", val_int(sb->exit_code));
+  val_add(&v, "commands", val_int((int64_t)sb->commands));
+  val_add(&v, "microusd", val_int(sb->cost_microusd));
+  val_add(&v, "args", args);
+  sb->sup->record(sb->sup->journal_data, sb->owner->id, &v);
+  val_free(&v);
+}
+
 /* ---- clocks ---- */
 
 static void on_life(struct timer *t)
@@ -221,6 +247,7 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
   uint64_t lived = loop_now_ms(sb->sup->loop) - sb->started_ms;
   uint64_t span = total * 1000ull;
   timer_start(sb->sup->loop, &sb->life, span > lived ? span - lived : 0);
+  sandbox_record(sb);
   return 0;
 }
 
@@ -289,6 +316,7 @@ static void do_start(struct sandbox *sb)
   sandbox_touch(sb);
   sb->announced = true;
   sup->created++;
+  sandbox_record(sb);
   emit_created(sb);
   ready_start(sb);
   if (!sb->op) return;
@@ -465,6 +493,7 @@ void sandbox_prune(struct supervisor *sup)
   while (!list_empty(&sup->retained)) {
     struct sandbox *sb = list_entry(sup->retained.next, struct sandbox, by_age);
     if (sup->retained_n <= SANDBOX_RETAIN_MAX && now - sb->ended_ms < sup->retain_ms) break;
+    if (sup->forget) sup->forget(sup->journal_data, sb->owner->id, sb->id);
     sandbox_forget(sb);
   }
 }
@@ -485,6 +514,8 @@ static void do_bury(struct sandbox *sb)
   struct owner *o = sb->owner;
   if (sb->announced) {
     sup->ended++;
+    sb->ended_s = clock_wall_s();
+    sandbox_record(sb);
     emit_ended(sb);
   }
   give_back(sb);
@@ -546,12 +577,12 @@ static void on_box_end(void *data, enum box_end why)
   sandbox_event(sb, SANDBOX_EV_BOX_END);
 }
 
-int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
-                   struct holding *holding, struct err *err)
+/* A record with nothing behind it yet. */
+static struct sandbox *sandbox_new(struct supervisor *sup, struct owner *o,
+                                   struct engine_entry *entry, struct create_args *args)
 {
   struct sandbox *sb = xcalloc(1, sizeof *sb);
-  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
-  *sb = (struct sandbox){.sup = sup, .owner = o, .engine = entry, .args = *args, .op = op};
+  *sb = (struct sandbox){.sup = sup, .owner = o, .engine = entry, .args = *args};
   *args = (struct create_args){0};
   sb->dying.free = sandbox_free;
   list_init(&sb->execs);
@@ -564,6 +595,15 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
   sb->idle = (struct timer){.cb = on_idle, .data = sb};
   ready_init(sb);
   sb->created_s = clock_wall_s();
+  return sb;
+}
+
+int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                   struct holding *holding, struct err *err)
+{
+  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
+  struct sandbox *sb = sandbox_new(sup, o, entry, args);
+  sb->op = op;
   id_sandbox(sb->id);
   sb->create = (struct create_op){.sandbox_id = sb->id,
                                   .owner = o->id,
@@ -584,6 +624,52 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
   list_append(&o->live, &sb->by_owner);
   o->live_n++;
   sup->live_n++;
+  return 0;
+}
+
+/* What the numbers say, taken with care: they come from a file. */
+static void take_record(struct sandbox *sb, const struct val *record, const char *id)
+{
+  int64_t end = val_get_int(record, "end", END_NONE), now = clock_wall_s();
+  strcpy(sb->id, id);
+  sb->created_s = val_get_int(record, "created_s", 0);
+  sb->ended_s = val_get_int(record, "ended_s", 0);
+  sb->exit_code = (int)val_get_int(record, "exit_code", 0);
+  sb->commands = (uint64_t)val_get_int(record, "commands", 0);
+  sb->cost_microusd = val_get_int(record, "microusd", 0);
+  sb->end = end > END_NONE && end < END_KINDS ? (enum sandbox_end)end : END_LOST;
+  sb->state = SANDBOX_ENDED;
+  sb->announced = true;
+  if (sb->ended_s == 0) {
+    sb->end = END_CRASHED;
+    sb->ended_s = now;
+    sandbox_record(sb);
+  }
+  int64_t ago = now > sb->ended_s ? now - sb->ended_s : 0;
+  sb->ended_ms = loop_now_ms(sb->sup->loop) - (uint64_t)ago * 1000;
+}
+
+int sandbox_restore(struct supervisor *sup, struct owner *o, const struct val *record,
+                    struct err *err)
+{
+  struct create_args args;
+  const char *id = val_get_str(record, "sandbox_id", "");
+  const struct val *asked = val_get(record, "args");
+  struct val none = val_map();
+  if (!o || strlen(id) >= ID_SIZE)
+    return err_set(err, ERR_INTERNAL, 0, "there is no owner for sandbox %.63s", id);
+  struct engine_entry *entry =
+      engine_entry_find(sup, val_get_str(record, "engine", ""), "engine", err);
+  if (!entry) return -EINVAL;
+  int rc = create_args_parse(asked ? asked : &none, &sup->defaults, &args, err);
+  if (rc < 0) return rc;
+  struct sandbox *sb = sandbox_new(sup, o, entry, &args);
+  take_record(sb, record, id);
+  index_add(&sup->sandboxes, &sb->by_id, index_hash_text(sb->id));
+  list_append(&o->ended, &sb->by_owner);
+  list_append(&sup->retained, &sb->by_age);
+  sup->retained_n++;
+  sandbox_prune(sup);
   return 0;
 }
 

@@ -184,6 +184,12 @@ void supervisor_owner_end(struct supervisor *sup, uint64_t owner, void (*done)(v
   owner_check_ended(o);
 }
 
+int supervisor_restore(struct supervisor *sup, uint64_t owner, const struct val *record,
+                       struct err *err)
+{
+  return sandbox_restore(sup, owner_find(sup, owner), record, err);
+}
+
 /* ---- events ---- */
 
 void supervisor_subscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data)
@@ -318,6 +324,9 @@ struct supervisor *supervisor_new(const struct supervisor_conf *conf)
       .defaults = {xstrdup(engine), xstrdup(image), xstrdup(network)},
       .max_sandboxes = conf->max_sandboxes,
       .retain_ms = conf->retain_ms ? conf->retain_ms : RETAIN_MS,
+      .record = conf->record,
+      .forget = conf->forget,
+      .journal_data = conf->journal_data,
       .next_owner = 1,
   };
   list_init(&sup->retained);

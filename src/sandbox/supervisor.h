@@ -23,6 +23,13 @@ struct supervisor_conf {
   const char *default_engine, *default_image, *default_network; /* NULL: "local", "host", "none" */
   uint32_t max_sandboxes; /* live at once in this process; 0 = no cap */
   uint64_t retain_ms;     /* how long ended ids still answer; 0 = 24 h */
+  /* For a journal: what is to be known of a sandbox after this process, told when it has started
+   * (before its create is answered), was extended, has ended, and costs something afterwards. A map
+   * of sandbox_id, engine, created_s, ended_s (0: alive), end, exit_code, commands, microusd and
+   * args; valid during the call. forget: its id does not answer any more. Both NULL: none. */
+  void (*record)(void *data, uint64_t owner, const struct val *record);
+  void (*forget)(void *data, uint64_t owner, const char *sandbox_id);
+  void *journal_data;
 };
 
 struct supervisor *supervisor_new(const struct supervisor_conf *conf);
@@ -66,6 +73,12 @@ void supervisor_unsubscribe(struct supervisor *sup, supervisor_event_fn *fn, voi
  * 0 where that is not possible. */
 int64_t supervisor_price_extend(struct supervisor *sup, uint64_t owner, const char *sandbox_id,
                                 uint32_t seconds);
+
+/* What a process before this one recorded: the id answers as that of an ended sandbox, and counts
+ * towards retention from when it ended. One that was alive ended with that process, without its
+ * doing, and is recorded so. Oldest end first; after the engines were added. */
+int supervisor_restore(struct supervisor *sup, uint64_t owner, const struct val *record,
+                       struct err *err);
 
 struct supervisor_stats {
   size_t live, execs;

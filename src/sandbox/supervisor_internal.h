@@ -36,7 +36,7 @@ struct op;
 #define SANDBOX_IMAGES_KEPT  16          /* without a name, at once, of one owner */
 #define SANDBOX_ENTRY_KEPT   8192        /* bytes of what an entrypoint prints, each stream */
 
-/* Why a sandbox ended; the first to ask decides. */
+/* Why a sandbox ended; the first to ask decides. Journals have the numbers: they only grow. */
 enum sandbox_end {
   END_NONE,
   END_FAILED,    /* the create failed */
@@ -49,6 +49,7 @@ enum sandbox_end {
   END_OOM,
   END_LOST,
   END_FINISHED, /* its entrypoint ended */
+  END_CRASHED,  /* with the process that had it, which was killed */
   END_KINDS
 };
 
@@ -128,6 +129,7 @@ struct sandbox {
   bool left;              /* the shutdown let go of it */
   uint64_t commands;      /* accepted so far */
   int64_t created_s;      /* wall clock: accepted, then started */
+  int64_t ended_s;        /* wall clock */
   uint64_t started_ms;    /* monotonic, 0 = never */
   uint64_t ended_ms;      /* monotonic */
   int64_t life_microusd;  /* paid for its life so far */
@@ -217,6 +219,9 @@ struct supervisor {
   struct create_defaults defaults; /* owned strings */
   uint32_t max_sandboxes;
   uint64_t retain_ms;
+  void (*record)(void *data, uint64_t owner, const struct val *record);
+  void (*forget)(void *data, uint64_t owner, const char *sandbox_id);
+  void *journal_data;
   struct engine_entry *engines[16]; /* owned */
   size_t engines_n;
   struct index owners, sandboxes;
@@ -270,6 +275,9 @@ void sandbox_detach(struct sandbox *sb, struct owner *to);
 void sandbox_leave(struct sandbox *sb);  /* a detached one, at shutdown */
 void sandbox_forget(struct sandbox *sb); /* a retained one */
 void sandbox_prune(struct supervisor *sup);
+void sandbox_record(const struct sandbox *sb); /* as it is now, to the journal */
+int sandbox_restore(struct supervisor *sup, struct owner *o, const struct val *record,
+                    struct err *err);
 void sandbox_abandon(struct sandbox *sb, const struct err *err);
 
 /* ready.c */
