@@ -373,6 +373,81 @@ describe("regolith serve, from start to end", function()
     assert.equal(0, M.stop(server).status)
   end)
 
+  it("has its books right whenever it is killed under load", function()
+    if missing then return pending(missing) end
+    local PRICES = { create = 10000, exec = 1000, status = 1000, terminate = 1000 }
+    local dir, keys = M.state(CREDIT)
+    local sure, perhaps, ids = {}, {}, {} -- answered; asked in vain; each that was made
+    local server, url = M.serve(dir)
+    local function cli(argv)
+      table.move({ "--json", "--state", dir }, 1, 3, #argv + 1, argv)
+      local r = proc.cli(argv)
+      assert.equal(0, r.status, r.stderr)
+      return json.decode(r.stdout)
+    end
+    for round = 1, 4 do
+      local load = proc.start({ "python3", "spec/serve/killed.py", tostring(round), "4" },
+        { env = proc.env { SERVE_URL = url, SERVE_KEYS = keys[1] } })
+      load:expect("begun", 60)
+      task.sleep(math.random() * 0.3)
+      server:kill "KILL"
+      server:wait(10)
+      local r = load:wait(70)
+      local told = json.decode(r.stdout:match "({.*)$")
+      assert.same({}, told.wrong)
+      for op in pairs(PRICES) do
+        sure[op] = (sure[op] or 0) + (told.answered[op] or 0)
+        perhaps[op] = (perhaps[op] or 0) + (told.unanswered[op] or 0)
+      end
+      server, url = M.serve(dir)
+
+      -- The statement: no gap, each balance the sum so far, each price the table's, and exactly
+      -- what was answered, but for what the kill left without an answer.
+      local counts, made, balance = {}, {}, 0
+      for i, e in ipairs(cli { "cost", "--statement", "tenant1" }) do
+        balance = balance + e.microusd
+        assert.equal(i, e.seq)
+        assert.equal(balance, e.balance_microusd)
+        if e.op ~= "topup" then
+          counts[e.op] = (counts[e.op] or 0) + 1
+          assert.equal(-PRICES[e.op], e.microusd)
+        end
+        if e.op == "create" then
+          assert.is_nil(made[e.sandbox_id], "charged twice")
+          made[e.sandbox_id] = true
+        end
+      end
+      for op in pairs(PRICES) do
+        local n = counts[op] or 0
+        assert.is_true(n >= sure[op] and n <= sure[op] + perhaps[op],
+          ("%s: %d entries, %d answers, %d unanswered"):format(op, n, sure[op], perhaps[op]))
+      end
+      local account = cli({ "key", "ls" })[1]
+      assert.equal(balance, account.balance_microusd)
+      assert.equal(0, account.held_microusd)
+
+      -- Each sandbox that was made or paid is known, and has ended.
+      for _, sb in ipairs(told.creates) do
+        ids[sb.id] = true
+        assert.is_true(made[sb.id], "not charged")
+      end
+      for id in pairs(made) do ids[id] = true end
+      local list = json.decode(curl(url .. "/v1/sandboxes?state=terminated", "-H",
+        "Authorization: Bearer " .. keys[1]).stdout)
+      local known = {}
+      for _, sb in ipairs(list.sandboxes) do known[sb.sandbox_id] = true end
+      assert.is_false(list.has_more)
+      for id in pairs(ids) do assert.is_true(known[id], id .. " is lost") end
+
+      -- The last answer that a client had is what it gets again.
+      local last = told.creates[#told.creates]
+      local again = curl("-H", "Authorization: Bearer " .. keys[1], "-H",
+        "Idempotency-Key: " .. last.key, "-d", last.request, url .. "/v1/modal/sandbox/create")
+      assert.equal(last.answer, again.stdout)
+    end
+    assert.equal(0, M.stop(server).status)
+  end)
+
   it("tells a service manager when it is ready", function()
     local dir = M.state()
     local ready = dir .. "/ready"
