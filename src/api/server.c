@@ -69,9 +69,11 @@ static bool is_kept(int status)
 static void on_kept(void *data, const struct err *err)
 {
   struct call *c = data;
+  struct buf body = c->answer; /* the call may be gone before its answer is */
+  c->answer = (struct buf){0};
   c->waits--;
   if (err) log_warn("an answer could not be kept under its Idempotency-Key: %s", err->msg);
-  send_answer(c, c->status, c->type, &c->answer);
+  send_answer(c, c->status, c->type, &body);
 }
 
 void call_answer(struct call *c, int status, const char *type, struct buf *body)
