@@ -199,11 +199,64 @@ static void sees_an_ordinary_user(void)
   CHECK_STR(item(&p, "idmapped mounts")->found, "not needed as an ordinary user");
 }
 
+/* Does something to every file system of control groups, in a mount namespace of ours. */
+static bool change_cgroup_mounts(bool (*change)(const struct mntent *))
+{
+  if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0) return false;
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) return false;
+  FILE *mounts = setmntent("/proc/self/mounts", "r");
+  bool done = mounts != NULL;
+  for (struct mntent *m; done && (m = getmntent(mounts));)
+    if (strncmp(m->mnt_type, "cgroup", 6) == 0) done = change(m);
+  if (mounts) endmntent(mounts);
+  return done;
+}
+
+static bool make_read_only(const struct mntent *m)
+{
+  return mount(NULL, m->mnt_dir, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0;
+}
+
+static bool take_cgroup_writes(void)
+{
+  return change_cgroup_mounts(make_read_only);
+}
+
+static bool unmount_it(const struct mntent *m)
+{
+  return umount2(m->mnt_dir, MNT_DETACH) == 0 || errno == EINVAL; /* gone with the one above it */
+}
+
+static bool take_cgroups(void)
+{
+  return change_cgroup_mounts(unmount_it);
+}
+
+static void tells_why_there_are_no_control_groups(void)
+{
+  const struct probe_item *it = item(&here, "control groups");
+  if (!it || it->state == PROBE_MISSING) {
+    puts("skipped: there are none here");
+    return;
+  }
+  struct probe p;
+  struct err err = {0};
+  if (!probe_without(take_cgroup_writes, &p, &err)) return;
+  it = item(&p, "control groups");
+  CHECK_INT(it->state, PROBE_MISSING);
+  CHECK(strstr(it->found, "read-only") != NULL);
+  if (!probe_without(take_cgroups, &p, &err)) return;
+  it = item(&p, "control groups");
+  CHECK_INT(it->state, PROBE_MISSING);
+  CHECK(strstr(it->found, "no control groups are mounted") != NULL);
+}
+
 const struct test_case test_cases[] = {
     {"lines are whole", lines_are_whole},
     {"sees that user namespaces are off", sees_that_user_namespaces_are_off},
     {"sees a seccomp filter", sees_a_seccomp_filter},
     {"sees that /proc is masked", sees_that_proc_is_masked},
     {"sees an ordinary user", sees_an_ordinary_user},
+    {"tells why there are no control groups", tells_why_there_are_no_control_groups},
     {0},
 };

@@ -64,6 +64,10 @@ static void derive_info(struct cgroups *cg)
   if (ctl & CG_PIDS) info->caps |= CGROUP_CAP_PIDS;
   if (devices_walled(cg)) info->caps |= CGROUP_CAP_DEVICES;
   info->mode = v1 ? (v2 ? CGROUP_HYBRID : CGROUP_V1) : v2 ? CGROUP_V2 : CGROUP_NONE;
+  if (info->mode == CGROUP_V2 && !(ctl & (CG_CPU | CG_MEMORY | CG_PIDS)) && !info->why[0]) {
+    snprintf(info->why, sizeof info->why, "without controllers");
+    snprintf(info->mend, sizeof info->mend, "boot with systemd.unified_cgroup_hierarchy=1");
+  }
   unsigned all = CGROUP_CAP_CPU | CGROUP_CAP_MEMORY | CGROUP_CAP_PIDS | CGROUP_CAP_LEAVES;
   if ((info->caps & all) == all) info->why[0] = info->mend[0] = 0;
 }

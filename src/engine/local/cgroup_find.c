@@ -235,10 +235,15 @@ static bool choose_v1_base(struct cg_tree *t, bool have_v2, struct cgroup_info *
   if (t->ctl != CG_DEVICES) t->ctl &= ~(unsigned)CG_DEVICES; /* not among others */
   if (!t->ctl || (t->ctl == CG_DEVICES && geteuid() != 0)) return false;
   if (!can_make_below(t->own)) {
-    snprintf(info->why, sizeof info->why,
-             "version 1 control groups can only be used by root, or where root made us a group");
-    snprintf(info->mend, sizeof info->mend,
-             "run as root, or boot with systemd.unified_cgroup_hierarchy=1");
+    bool read_only = access(t->own, W_OK) != 0 && errno == EROFS;
+    snprintf(
+        info->why, sizeof info->why, "%s",
+        read_only
+            ? "control groups are mounted read-only here, as in a container"
+            : "version 1 control groups can only be used by root, or where root made us a group");
+    snprintf(info->mend, sizeof info->mend, "%s",
+             read_only ? "docker run -v /sys/fs/cgroup:/sys/fs/cgroup:rw …"
+                       : "run as root, or boot with systemd.unified_cgroup_hierarchy=1");
     return false;
   }
   snprintf(t->base, sizeof t->base, "%s", t->own);

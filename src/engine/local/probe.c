@@ -420,8 +420,9 @@ static void probe_cgroups(struct probe *p)
     snprintf(list + strlen(list), sizeof have - strlen(list), "%s%s", *list ? ", " : "",
              limits[i].name);
   }
-  found(it, "%s%s%s%s%.100s", mode_name(info.mode), *have ? ": " : "", have,
-        info.why[0] ? "; " : "", info.why);
+  bool reason = *lack && info.why[0];
+  found(it, "%s%s%s%s%.100s", mode_name(info.mode), *have ? ": " : "", have, reason ? "; " : "",
+        reason ? info.why : "");
   if (*lack) {
     char lost[sizeof it->lost];
     snprintf(lost, sizeof lost, "limits on %s are per process only (rlimits), or none", lack);
