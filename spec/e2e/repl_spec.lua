@@ -161,13 +161,16 @@ print "still here"
   describe("on a terminal", function()
     local UP, LEFT, HOME = "\27[A", "\27[D", "\1"
     local CTRL_C, CTRL_D = "\3", "\4"
+    -- exec: a shell that waits would die of a Ctrl-C that the repl handled (dash does), with 130.
+    local COMMAND = "exec '%s' repl"
     local home
 
     before_each(function() home = files.dir "home" end)
 
     local function start(binary)
       local env = proc.env { TERM = "xterm", XDG_STATE_HOME = home .. "/state", HOME = home }
-      local p = proc.start({ "script", "-qfec", (binary or proc.regolith) .. " repl", "/dev/null" },
+      local command = COMMAND:format(binary or proc.regolith)
+      local p = proc.start({ "script", "-qfec", command, "/dev/null" },
         { stdin = true, env = env })
       running = p
       p:expect "> "
@@ -307,7 +310,7 @@ print "still here"
       local dir = files.dir "bare"
       os.execute(("cp '%s' '%s/regolith'"):format(proc.regolith, dir))
       local env = proc.env { TERM = "xterm", XDG_STATE_HOME = home .. "/state", HOME = home }
-      local p = proc.start({ "script", "-qfec", dir .. "/regolith repl", "/dev/null" },
+      local p = proc.start({ "script", "-qfec", COMMAND:format(dir .. "/regolith"), "/dev/null" },
         { stdin = true, env = env })
       p:expect "no line editing: this installation lacks its part"
       type_in(p, "6 * 7\n", "\n42\n")
