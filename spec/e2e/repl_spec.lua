@@ -187,8 +187,14 @@ print "still here"
       end)
     end
 
+    -- Ctrl-D says nothing while the terminal is not the editor's: until it is, it is typed again.
     local function leave(p)
-      p:write(CTRL_D)
+      local tries = 0
+      repeat
+        p:write(CTRL_D)
+        tries = tries + 1
+        require("task").sleep(0.2)
+      until p:ended() or tries == 50
       local r = p:wait(10)
       running = nil
       assert.equal(0, r.status)
