@@ -208,11 +208,14 @@ build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  -o $@ $< $(FUZZ_SRC) -lcjson -l:libmsgpackc.a -lm
 
-build/fuzz/fuzz_http1: spec/fuzz/fuzz_http1.c $(FUZZ_SRC) src/net/http1.c
+# Fuzzers of one file that stands for itself.
+FUZZ_ONE_http1  := src/net/http1.c
+FUZZ_ONE_events := src/engine/remote/events.c
+build/fuzz/fuzz_http1 build/fuzz/fuzz_events: build/fuzz/fuzz_%: spec/fuzz/fuzz_%.c $(FUZZ_SRC) $$(FUZZ_ONE_$$*)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	  -o $@ $< $(FUZZ_SRC) src/net/http1.c -lcjson -l:libmsgpackc.a -lm
+	  -o $@ $< $(FUZZ_SRC) $(FUZZ_ONE_$*) -lcjson -l:libmsgpackc.a -lm
 
 # 2,000 clients of one server over their whole life-cycle, for SOAK_SECONDS.
 SOAK_SECONDS ?= 600

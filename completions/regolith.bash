@@ -18,7 +18,7 @@ _regolith()
   done
   case $prev in
     --image | -i | --default-image) mapfile -t COMPREPLY < <(compgen -W "host dir:" -- "$cur"); return ;;
-    --engine) mapfile -t COMPREPLY < <(compgen -W "local" -- "$cur"); return ;;
+    --engine | --allow-engine) mapfile -t COMPREPLY < <(compgen -W "local remote jarvisclaw" -- "$cur"); return ;;
     --network | --default-network) mapfile -t COMPREPLY < <(compgen -W "none open" -- "$cur"); return ;;
     --listen | -l) mapfile -t COMPREPLY < <(compgen -W "127.0.0.1:8080" -- "$cur"); return ;;
     --tls-cert | --tls-key | --access-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;

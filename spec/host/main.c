@@ -230,7 +230,7 @@ int main(int argc, char **argv)
   log_set_sink(on_own_log, &s);
   struct host_conf conf = {
       .trust = true, .on_interrupt = on_interrupt, .on_idle = on_idle, .data = &s};
-  if (session_open(&s.host, NULL, &conf, &err) < 0) return fail(&err);
+  if (session_open(&s.host, NULL, NULL, &conf, &err) < 0) return fail(&err);
   host_add_hooks(s.host, &hooks, &s);
   ops_register(host_ops(s.host), &exit_handler, &s);
   ops_register(host_ops(s.host), &log_handler, &s);

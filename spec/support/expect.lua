@@ -65,6 +65,12 @@ function M.contains(text, part)
   end
 end
 
+function M.matches(pattern, text)
+  if not text:match(pattern) then
+    error(("expected a match of %q in:\n%s"):format(pattern, text), 2)
+  end
+end
+
 function M.lacks(text, part)
   if text:find(part, 1, true) then
     error(("did not expect \"%s\" in:\n%s"):format(part, text), 2)

@@ -506,7 +506,7 @@ static int run_exec(struct exec *x)
 {
   struct err err = {0};
   struct host_conf conf = {.default_image = x->opt.image, .on_interrupt = on_interrupt, .data = x};
-  if (session_open(&x->host, x->opt.engine, &conf, &err) < 0) {
+  if (session_open(&x->host, x->opt.engine, NULL, &conf, &err) < 0) {
     cli_print_err(&err);
     return CLI_EXIT_OWN_FAILURE;
   }

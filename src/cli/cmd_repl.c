@@ -538,7 +538,8 @@ static int run_repl(struct repl *r)
                            .on_interrupt = on_interrupt,
                            .on_idle = on_idle,
                            .data = r};
-  if (session_open(&r->host, grants_engine(r->grants), &conf, &err) < 0) {
+  if (session_open(&r->host, grants_engine(r->grants), grants_engines(r->grants), &conf, &err) <
+      0) {
     cli_print_err(&err);
     return session_exit_status(&err);
   }

@@ -394,7 +394,8 @@ static int run_scripts(struct run *r)
       .on_idle = on_idle,
       .data = r,
   };
-  if (session_open(&r->host, grants_engine(r->grants), &conf, &err) < 0) {
+  if (session_open(&r->host, grants_engine(r->grants), grants_engines(r->grants), &conf, &err) <
+      0) {
     cli_print_err(&err);
     return session_exit_status(&err);
   }

@@ -394,7 +394,8 @@ static int open_sandboxes(struct serve *s, struct err *err)
                                                     .record = on_record,
                                                     .forget = on_forget,
                                                     .journal_data = s});
-  int rc = session_open_engine(&engine, s->opt.engine, s->loop, err);
+  bool priced;
+  int rc = session_open_engine(&engine, s->opt.engine, NULL, s->loop, &priced, err);
   if (rc < 0) return rc;
   supervisor_add_engine(s->sup, engine);
   supervisor_set_priced(s->sup, s->opt.engine, true);

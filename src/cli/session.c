@@ -1,13 +1,12 @@
-/* Opens what `run` and `exec` share: the host and its engine. Registers the engines that this
- * program was built with; later ones are added to the table here and nowhere else. */
+/* Opens what `run`, `repl` and `exec` share: the host and its engines. */
 #include "cli/session.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/suggest.h"
 #include "cli/cli.h"
+#include "cli/engines.h"
 #include "core/op.h"
 #include "engine/engine.h"
 #include "engine/local/local.h"
@@ -16,9 +15,8 @@
 #include "host/nursery.h"
 #include "wire/op.h"
 
-static const struct engine_ops *const engines[] = {&local_engine_ops};
-
-enum { ENGINES_N = sizeof engines / sizeof *engines };
+#define LOCAL "local"
+enum { NAMED_MAX = 12 };
 
 void session_prefork(const char *program, bool sandboxes, bool scripts)
 {
@@ -29,49 +27,60 @@ void session_prefork(const char *program, bool sandboxes, bool scripts)
   if (scripts || is_helper) nursery_prefork(NULL);
 }
 
-static void register_engines(void)
+int session_open_engine(struct engine **ret, const char *name, const struct val *named,
+                        struct loop *loop, bool *ret_priced, struct err *err)
 {
-  if (engine_count() > 0) return;
-  for (size_t i = 0; i < ENGINES_N; i++) engine_register(engines[i]);
-}
-
-static int unknown_engine(const char *name, struct err *err)
-{
-  const char *names[ENGINES_N];
-  for (size_t i = 0; i < ENGINES_N; i++) names[i] = engines[i]->name;
-  int rc = err_arg(err, "--engine", "there is no engine \"%s\"", name);
-  const char *near = suggest_nearest(name, names, ENGINES_N);
-  err_hint(err, near ? "did you mean \"%s\"?" : "this build has \"%s\"", near ? near : names[0]);
+  struct engine_choice choice;
+  int rc = engines_choose(&choice, name, named, "--engine", err);
+  if (rc < 0) return rc;
+  struct engine_conf conf = {.name = name, .loop = loop, .options = &choice.options};
+  rc = choice.type->open(ret, &conf, err);
+  *ret_priced = choice.priced;
+  engine_choice_done(&choice);
   return rc;
 }
 
-int session_open_engine(struct engine **ret, const char *name, struct loop *loop, struct err *err)
+static int add_engine(struct host *host, const char *name, const struct val *named, struct err *err)
 {
-  register_engines();
-  if (!name) name = "local";
-  const struct engine_ops *type = engine_find(name);
-  if (!type) return unknown_engine(name, err);
-  return type->open(ret, &(struct engine_conf){.name = name, .loop = loop}, err);
+  struct engine *opened;
+  bool priced;
+  int rc = session_open_engine(&opened, name, named, host_loop(host), &priced, err);
+  if (rc < 0) return rc;
+  host_add_engine(host, opened);
+  host_set_priced(host, name, priced);
+  return 0;
 }
 
-int session_open(struct host **ret, const char *engine, const struct host_conf *conf,
-                 struct err *err)
+/* The default engine, the local one, and what the configuration names. */
+static int add_engines(struct host *host, const char *chosen, const struct val *named,
+                       struct err *err)
 {
-  register_engines();
-  const char *name = engine ? engine : "local";
-  if (!engine_find(name)) return unknown_engine(name, err);
-  struct host_conf with_engine = *conf;
-  with_engine.default_engine = name;
+  bool has_local = strcmp(chosen, LOCAL) == 0 || val_get(named, LOCAL);
+  size_t n = named && named->type == VAL_MAP ? named->map.n : 0;
+  if (n > NAMED_MAX)
+    return err_arg(err, "engines", "engines has %zu entries, and at most %d can be used", n,
+                   NAMED_MAX);
+  int rc = add_engine(host, chosen, named, err);
+  if (rc == 0 && !has_local) rc = add_engine(host, LOCAL, named, err);
+  for (size_t i = 0; rc == 0 && i < n; i++)
+    if (strcmp(named->map.v[i].key, chosen) != 0)
+      rc = add_engine(host, named->map.v[i].key, named, err);
+  return rc;
+}
+
+int session_open(struct host **ret, const char *engine, const struct val *named,
+                 const struct host_conf *conf, struct err *err)
+{
   struct host *host;
+  struct host_conf with_engine = *conf;
+  with_engine.default_engine = engine ? engine : LOCAL;
   int rc = host_new(&host, &with_engine, err);
   if (rc < 0) return rc;
-  struct engine *opened;
-  rc = session_open_engine(&opened, name, host_loop(host), err);
+  rc = add_engines(host, with_engine.default_engine, named, err);
   if (rc < 0) {
     host_free(host);
     return rc;
   }
-  host_add_engine(host, opened);
   *ret = host;
   return 0;
 }

@@ -11,18 +11,21 @@ struct host;
 struct host_conf;
 struct loop;
 struct strv;
+struct val;
 
 /* First thing in main: starts the helpers of the engines where `wanted`. Does not return in a
  * process that is such a helper, started anew under the name program. */
 void session_prefork(const char *program, bool sandboxes, bool scripts);
 
-/* The one place where concrete engines are named. Starts a host with the engine called `engine`
- * (NULL: "local") as the default one. ENGINE_UNAVAILABLE: this machine cannot make sandboxes. */
-int session_open(struct host **ret, const char *engine, const struct host_conf *conf,
-                 struct err *err);
+/* Starts a host with the engine called `engine` (NULL: "local") as the default one, the local one,
+ * and those of the configuration's `engines` (`named`, NULL = none; cli/engines.h).
+ * ENGINE_UNAVAILABLE: this machine cannot make sandboxes. */
+int session_open(struct host **ret, const char *engine, const struct val *named,
+                 const struct host_conf *conf, struct err *err);
 
-/* The engine alone (NULL: "local"), for whoever has a loop and a supervisor of its own. */
-int session_open_engine(struct engine **ret, const char *name, struct loop *loop, struct err *err);
+/* One engine alone, for whoever has a loop and a supervisor of its own. */
+int session_open_engine(struct engine **ret, const char *name, const struct val *named,
+                        struct loop *loop, bool *ret_priced, struct err *err);
 
 /* The exit status for a session that did not open. */
 int session_exit_status(const struct err *err);

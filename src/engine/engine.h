@@ -49,17 +49,24 @@ struct engine_conf {
   const struct val *options; /* the engine's own settings, NULL = none */
 };
 
+#define ENGINE_ID_SIZE 64 /* of a sandbox's id, the NUL included */
+
 /* Why a box ended without being asked to. */
 enum box_end {
   BOX_END_OOM,
-  BOX_END_LOST /* agent or helper gone, unknown why */,
-  BOX_END_ENTRYPOINT
+  BOX_END_LOST, /* agent or helper gone, unknown why */
+  BOX_END_ENTRYPOINT,
+  BOX_END_LIFE,       /* the engine's own clock was first */
+  BOX_END_TERMINATED, /* by somebody else who may */
 };
 
 struct create_op {
   const char *sandbox_id;
   uint64_t owner;                 /* boxes of different owners share nothing */
   const struct create_args *args; /* complete; valid until on_done */
+  /* What the caller said of them, NULL = all; valid until create returns. The rest are defaults,
+   * which an engine with better ones need not follow. */
+  const struct val *asked;
   void (*on_done)(struct create_op *op, const struct err *err);
   /* At most once, after a successful on_done and before a kill of the box completed: the box ended
    * by itself; its execs finish too. The box still has to be killed to be released. */
@@ -67,7 +74,12 @@ struct create_op {
   void *data;
   struct engine_box *ret_box; /* set on success; valid until a kill of it completed */
   unsigned ret_gpu;           /* which of args->gpu it got, the first unless set */
-  void *engine_data;          /* the engine's while in flight */
+  /* What the engine calls it, where ids are the engine's own; else empty. */
+  char ret_id[ENGINE_ID_SIZE];
+  /* What it took where that was open: any of image, cpu, memory and gpu; NULL: what args say. Valid
+   * during on_done. */
+  const struct val *ret_config;
+  void *engine_data; /* the engine's while in flight */
 };
 
 enum exec_stream { EXEC_STDOUT = 1, EXEC_STDERR = 2 };
@@ -96,11 +108,13 @@ struct exec_op {
   void *data;
   void *engine_data; /* the engine's while in flight */
 
-  enum { EXEC_END_EXITED, EXEC_END_SIGNAL, EXEC_END_OOM, EXEC_END_LOST } ret_end;
+  /* TIMEOUT: the engine itself ended it at args->timeout_ms. */
+  enum { EXEC_END_EXITED, EXEC_END_SIGNAL, EXEC_END_OOM, EXEC_END_LOST, EXEC_END_TIMEOUT } ret_end;
   int ret_code;             /* exit code or signal number */
   uint64_t ret_duration_us; /* start to end of the command */
   uint64_t ret_cpu_us;      /* user + system */
   uint64_t ret_max_rss_kib;
+  uint64_t ret_left_out[2]; /* bytes of stdout and stderr that came to no chunk */
 };
 
 /* Ends a box, or one exec with everything it started. Idempotent: on a box that is gone it

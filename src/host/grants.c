@@ -418,10 +418,26 @@ static int unknown_setting(const char *file, const char *key, struct err *err)
   return rc;
 }
 
+/* What is in them is for whoever opens engines. */
+static int take_engines(struct grants *g, const char *file, const struct val *v, struct err *err)
+{
+  bool ok = v->type == VAL_MAP;
+  for (size_t i = 0; ok && i < v->map.n; i++)
+    ok = v->map.v[i].val.type == VAL_MAP && strlen(v->map.v[i].key) < 32;
+  if (ok) {
+    g->named = val_copy(v);
+    return 0;
+  }
+  int rc = field_wrong(err, "engines", v, "{ NAME = { type = \"remote\", url = … } }");
+  err_wrap(err, "%s", file);
+  return rc;
+}
+
 static int take_setting(struct grants *g, const char *file, const struct val_pair *p,
                         struct err *err)
 {
   if (strcmp(p->key, "profile") == 0) return 0;
+  if (strcmp(p->key, "engines") == 0) return take_engines(g, file, &p->val, err);
   for (size_t i = 0; i < GRANTS_N; i++) {
     if (!same_name(table[i].option, p->key)) continue;
     int rc = set(g, &table[i], &p->val, p->key, err);
@@ -495,6 +511,7 @@ int grants_new(struct grants **ret, const char *profile, const char *config,
 void grants_free(struct grants *g)
 {
   if (!g) return;
+  val_free(&g->named);
   for (size_t i = 0; i < GRANTS_N; i++)
     if (table[i].field.type->release)
       table[i].field.type->release((char *)g + table[i].field.offset);
@@ -506,6 +523,11 @@ void grants_free(struct grants *g)
 const char *grants_engine(const struct grants *g)
 {
   return g->engine;
+}
+
+const struct val *grants_engines(const struct grants *g)
+{
+  return &g->named;
 }
 
 const char *grants_image(const struct grants *g)

@@ -34,6 +34,7 @@ void grants_free(struct grants *grants);
 /* What the host and the command line read of it. */
 const char *grants_engine(const struct grants *grants); /* default ones; NULL = not chosen */
 const char *grants_image(const struct grants *grants);
+const struct val *grants_engines(const struct grants *grants); /* `engines` of the configuration */
 const struct strv *grants_env(const struct grants *grants);
 const struct strv *grants_read_dirs(const struct grants *grants);
 const struct strv *grants_write_dirs(const struct grants *grants);

@@ -163,6 +163,11 @@ void host_add_engine(struct host *h, struct engine *engine)
   supervisor_add_engine(h->sup, engine);
 }
 
+void host_set_priced(struct host *h, const char *engine, bool priced)
+{
+  supervisor_set_priced(h->sup, engine, priced);
+}
+
 /* --- scripts -----------------------------------------------------------------------------------
  */
 

@@ -69,6 +69,8 @@ struct ops *host_ops(struct host *host);
  * host. Any function in a set may be NULL. */
 void host_add_hooks(struct host *host, const struct host_hooks *hooks, void *data);
 void host_add_engine(struct host *host, struct engine *engine); /* takes it over */
+/* Whether what is done there costs what wire/tier.h says. */
+void host_set_priced(struct host *host, const char *engine, bool priced);
 /* Plugins (host/plugins.h), asked and told in this order; before host_load_plugins. */
 int host_add_plugin(struct host *host, const struct plugin_conf *conf, struct err *err);
 /* Runs the loop until each is ready, or one has failed; before host_run. */

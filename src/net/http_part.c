@@ -17,6 +17,7 @@ const struct http_part regolith_part = {
     .data = http_data,
     .header = http_header,
     .each_header = http_each_header,
+    .resume = http_resume,
     .abort = http_abort,
     .url_join = url_join,
     .url_part = url_part,

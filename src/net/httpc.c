@@ -55,6 +55,7 @@ struct http_transfer {
   struct defer kick;  /* a resume or an abort that waits for its turn */
   struct err why;     /* why it was aborted */
   int status;         /* of the final answer, 0 = none yet */
+  size_t body_at;     /* bytes of the body that were sent */
   bool resume, abort; /* what kick is to do */
   bool refused;       /* may_connect said no */
   char text[CURL_ERROR_SIZE];
@@ -311,11 +312,36 @@ static curl_socket_t on_open_socket(void *data, curlsocktype purpose, struct cur
   return socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 }
 
-static void set_body(CURL *easy, const struct http_request *req)
+static size_t read_body(char *to, size_t size, size_t n, void *data)
 {
+  struct http_transfer *t = data;
+  size_t left = t->req.body_len - t->body_at, take = size * n < left ? size * n : left;
+  memcpy(to, (const char *)t->req.body + t->body_at, take);
+  t->body_at += take;
+  return take;
+}
+
+/* Methods that may not be repeated (RFC 9110, 9.2.2). */
+static bool is_once(const char *method)
+{
+  return !method || strcmp(method, "POST") == 0 || strcmp(method, "PATCH") == 0;
+}
+
+/* curl sends a request again, by itself, when a kept connection turns out to be dead, also where
+ * the server may have begun with it. A body that cannot be rewound keeps it from that. */
+static void set_body(struct http_transfer *t)
+{
+  CURL *easy = t->easy;
+  const struct http_request *req = &t->req;
   if (req->body) {
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, req->body);
+    curl_easy_setopt(easy, CURLOPT_POST, 1L);
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)req->body_len);
+    if (is_once(req->method)) {
+      curl_easy_setopt(easy, CURLOPT_READFUNCTION, read_body);
+      curl_easy_setopt(easy, CURLOPT_READDATA, t);
+    } else {
+      curl_easy_setopt(easy, CURLOPT_POSTFIELDS, req->body);
+    }
   }
   if (req->method && strcmp(req->method, "HEAD") == 0)
     curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
@@ -355,7 +381,7 @@ int http_start(struct httpc *h, const struct http_request *req, struct http_tran
   }
   set_limits(t->easy, req);
   set_auth(t->easy, req);
-  set_body(t->easy, req);
+  set_body(t);
   list_append(&h->transfers, &t->node);
   if (rc != CURLE_OK || curl_multi_add_handle(h->multi, t->easy) != CURLM_OK) {
     list_remove(&t->node);

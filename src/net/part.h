@@ -23,6 +23,7 @@ struct http_part {
   const char *(*header)(struct http_transfer *t, const char *name);
   void (*each_header)(struct http_transfer *t,
                       void (*fn)(void *data, const char *name, const char *value), void *data);
+  void (*resume)(struct http_transfer *t);
   void (*abort)(struct http_transfer *t, const struct err *err);
   char *(*url_join)(const char *base, const char *ref);
   char *(*url_part)(const char *url, const char *what);

@@ -39,6 +39,7 @@ enum outcome_reason exec_reason(const struct exec *x)
   switch (x->run.ret_end) {
   case EXEC_END_EXITED: return REASON_EXITED;
   case EXEC_END_OOM: return REASON_OOM;
+  case EXEC_END_TIMEOUT: return asked ? x->why : REASON_TIMEOUT;
   case EXEC_END_SIGNAL: return asked ? x->why : over ? sandbox_outcome(x->sb) : REASON_SIGNAL;
   case EXEC_END_LOST: return asked ? x->why : over ? sandbox_outcome(x->sb) : REASON_UNKNOWN;
   }
@@ -49,10 +50,10 @@ void exec_fill_outcome(const struct exec *x, struct outcome *o)
 {
   *o = (struct outcome){
       .reason = exec_reason(x),
-      .out_bytes = x->out.total,
-      .err_bytes = x->err.total,
-      .out_truncated = stream_truncated(&x->out),
-      .err_truncated = stream_truncated(&x->err),
+      .out_bytes = x->out.total + x->run.ret_left_out[0],
+      .err_bytes = x->err.total + x->run.ret_left_out[1],
+      .out_truncated = stream_truncated(&x->out) || x->run.ret_left_out[0] > 0,
+      .err_truncated = stream_truncated(&x->err) || x->run.ret_left_out[1] > 0,
       .duration_ms = x->run.ret_duration_us / 1000,
       .cpu_ms = x->run.ret_cpu_us / 1000,
       .max_rss_mib = (uint32_t)((x->run.ret_max_rss_kib + 1023) / 1024),

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/op.h"
@@ -557,9 +558,54 @@ void sandbox_end(struct sandbox *sb, enum sandbox_end why)
   sandbox_event(sb, SANDBOX_EV_END);
 }
 
+/* The engine's own id takes the place of ours, which nobody was told. */
+static void take_id(struct sandbox *sb, const char *id)
+{
+  struct index *all = &sb->sup->sandboxes;
+  index_remove(all, &sb->by_id);
+  strcpy(sb->id, id);
+  index_add(all, &sb->by_id, index_hash_text(id));
+}
+
+static void move_text(char **to, char **from)
+{
+  free(*to);
+  *to = take_ptr(from);
+}
+
+/* What the engine took where the caller left it open. It comes from outside: what is no
+ * configuration is no news. */
+static void take_config(struct sandbox *sb, const struct val *config)
+{
+  static const char *const fields[] = {"image", "cpu", "memory", "gpu"};
+  struct create_args taken, *a = &sb->args;
+  struct err err = {0};
+  struct val said = val_map();
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    const struct val *v = val_get(config, fields[i]);
+    if (v && v->type != VAL_NIL) val_add(&said, fields[i], val_copy(v));
+  }
+  if (create_args_parse(&said, &sb->sup->defaults, &taken, &err) < 0) {
+    log_debug("sandbox %s: its engine tells an odd configuration: %s", sb->id, err.msg);
+  } else {
+    if (val_get(&said, "image")) move_text(&a->image, &taken.image);
+    if (val_get(&said, "cpu")) a->cpu_milli = taken.cpu_milli;
+    if (val_get(&said, "memory")) a->mem_mib = taken.mem_mib;
+    if (taken.gpu.n == 1 && a->gpu.n > 0) {
+      strv_free(&a->gpu);
+      a->gpu = taken.gpu;
+      taken.gpu = (struct strv){0};
+    }
+    create_args_free(&taken);
+  }
+  val_free(&said);
+}
+
 static void on_create_done(struct create_op *create, const struct err *err)
 {
   struct sandbox *sb = create->data;
+  if (!err && create->ret_id[0]) take_id(sb, create->ret_id);
+  if (!err && create->ret_config) take_config(sb, create->ret_config);
   if (err && sb->end == END_NONE) {
     sb->end = END_FAILED;
     sb->end_err = *err;
@@ -570,7 +616,12 @@ static void on_create_done(struct create_op *create, const struct err *err)
 static void on_box_end(void *data, enum box_end why)
 {
   static const enum sandbox_end ends[] = {
-      [BOX_END_OOM] = END_OOM, [BOX_END_LOST] = END_LOST, [BOX_END_ENTRYPOINT] = END_FINISHED};
+      [BOX_END_OOM] = END_OOM,
+      [BOX_END_LOST] = END_LOST,
+      [BOX_END_ENTRYPOINT] = END_FINISHED,
+      [BOX_END_LIFE] = END_LIFE,
+      [BOX_END_TERMINATED] = END_TERMINATED,
+  };
   struct sandbox *sb = data;
   if (sb->left) return;
   if (sb->end == END_NONE) sb->end = ends[why];
@@ -608,6 +659,7 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
   sb->create = (struct create_op){.sandbox_id = sb->id,
                                   .owner = o->id,
                                   .args = &sb->args,
+                                  .asked = &op->args,
                                   .on_done = on_create_done,
                                   .on_end = on_box_end,
                                   .data = sb};
@@ -656,7 +708,7 @@ int sandbox_restore(struct supervisor *sup, struct owner *o, const struct val *r
   const char *id = val_get_str(record, "sandbox_id", "");
   const struct val *asked = val_get(record, "args");
   struct val none = val_map();
-  if (!o || strlen(id) >= ID_SIZE)
+  if (!o || strlen(id) >= ENGINE_ID_SIZE)
     return err_set(err, ERR_INTERNAL, 0, "there is no owner for sandbox %.63s", id);
   struct engine_entry *entry =
       engine_entry_find(sup, val_get_str(record, "engine", ""), "engine", err);

@@ -103,7 +103,7 @@ struct readiness {
 struct sandbox {
   struct supervisor *sup;
   struct index_node by_id;
-  char id[ID_SIZE];
+  char id[ENGINE_ID_SIZE];
   struct owner *owner;
   struct engine_entry *engine;
   struct create_args args; /* owned */

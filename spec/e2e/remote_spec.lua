@@ -1,0 +1,327 @@
+-- The engine "remote": against our own server, and against one whose manners are not ours
+-- (spec/serve/standin.py).
+local json = require "json"
+local lfs = require "lfs"
+local expect = require "spec.support.expect"
+local files = require "spec.support.files"
+local leftovers = require "spec.support.leftovers"
+local proc = require "spec.support.proc"
+
+local before
+
+setup(function() before = leftovers.before() end)
+teardown(function()
+  files.clean()
+  leftovers.none_since(before, 10)
+end)
+
+-- Runs source on the engine; url and key are what the environment says.
+local function run(url, key, source, options, env)
+  local path = files.write(files.dir "remote" .. "/remote.lua", source)
+  local argv = { "run", table.unpack(options or { "--engine", "remote" }) }
+  argv[#argv + 1] = path
+  local vars = { REGOLITH_URL = url, REGOLITH_API_KEY = key }
+  for k, v in pairs(env or {}) do vars[k] = v end
+  return proc.cli(argv, { env = proc.env(vars), timeout = 60 * proc.factor })
+end
+
+describe("the engine remote, on our own server", function()
+  local server, url, key, dir
+
+  setup(function()
+    dir = files.dir "state"
+    local r = proc.cli { "key", "add", "me", "--credit", "100", "--state", dir }
+    key = assert(r.stdout:match "sk%-%w+", r.stderr)
+    server = proc.cli_start { "serve", "--listen", "127.0.0.1:0", "--state", dir,
+      "--default-image", "host", "--default-network", "none" }
+    url = server:expect("https?://[%d.]+:%d+", 20 * proc.factor)
+  end)
+  teardown(function()
+    server:kill "TERM"
+    server:wait(40)
+  end)
+
+  for name in lfs.dir "examples" do
+    local expected = "examples/expected/" .. name:gsub("%.lua$", ".txt")
+    local source = name:match "%.lua$" and files.read("examples/" .. name) or ""
+    -- The API has no operations on files, and starts nothing that it does not wait for.
+    local beyond = source:find ":write%(" or source:find ":spawn%("
+    if lfs.attributes(expected) and source:find 'image = "host"' and not beyond then
+      it("runs examples/" .. name .. " unchanged", function()
+        local here = proc.cli { "run", "examples/" .. name }
+        local there = proc.cli({ "run", "--engine", "remote", "examples/" .. name },
+          { env = proc.env { REGOLITH_URL = url, REGOLITH_API_KEY = key } })
+        assert.equal(here.status, there.status, there.stderr)
+        assert.equal(here.stdout, there.stdout, there.stderr)
+      end)
+    end
+  end
+
+  it("gives outcomes as the local engine does", function()
+    local r = run(url, key, [[
+      local sandbox = require "sandbox"
+      local sb <close> = sandbox.create { image = "host", timeout = 60, tags = { a = "b" } }
+      local function show(r)
+        print(r.reason, r.exit_code, r.signal, r.ok, ("[%s][%s]"):format(r.stdout, r.stderr))
+      end
+      show(sb:exec "printf out; printf err >&2; exit 3")
+      show(sb:exec "kill -9 $$")
+      show(sb:exec { "printf", "%s|", "a b", "", "c" })
+      show(sb:exec("printf part; sleep 60", { timeout = 1 }))
+      show(sb:exec { "sh", "-c", "pwd; echo $A", cwd = "/tmp", env = { A = "1" } })
+      local r = sb:exec({ "cat" }, { stdin = "h\0i\255" })
+      print(r.stdout == "h\0i\255", r.stdout_bytes)
+      r = sb:exec("head -c 3000000 /dev/zero", { max_output = "1MiB" })
+      print(r.truncated.stdout, r.stdout_bytes, #r.stdout)
+      r = sb:exec("yes", { max_output = "1MiB", on_overflow = "kill" })
+      print(r.reason)
+      local chunks = {}
+      sb:exec("echo 1; sleep 0.3; echo 2", { on_stdout = function(s) chunks[#chunks + 1] = s end })
+      print(#chunks, table.concat(chunks))
+      print(sb:exec({ "no-such-program" }).exit_code)
+      print(select(2, pcall(sb.exec, sb, { "true", cwd = "/no/where" })).code)
+      print(sb:status().status, sb:status().commands_executed > 8, sb.engine, sb.cost > 0)
+      sb:terminate()
+      sb:terminate()
+      print(sb:status().status, select(2, pcall(sb.exec, sb, "true")).code)
+    ]])
+    assert.equal(0, r.status, r.stderr)
+    assert.equal([[
+exited	3	nil	false	[out][err]
+signal	nil	SIGKILL	false	[][]
+exited	0	nil	true	[a b||c|][]
+timeout	nil	nil	false	[part][]
+exited	0	nil	true	[/tmp
+1
+][]
+]], (r.stdout:match "^(.-)true\t4\n"))
+    expect.contains(r.stdout, "true\t4\n")
+    expect.contains(r.stdout, "true\t3000000\t1048576\n")
+    expect.contains(r.stdout, "output_limit\n")
+    expect.contains(r.stdout, "2\t1\n2\n")
+    expect.contains(r.stdout, "127\ninvalid_argument\nrunning\ttrue\tremote\ttrue\n")
+    expect.contains(r.stdout, "terminated\tsandbox_terminated\n")
+  end)
+
+  -- What the server still has, as it says itself.
+  local function alive()
+    local r = proc.run { "curl", "-sS", "-H", "Authorization: Bearer " .. key,
+      url .. "/v1/sandboxes?state=started" }
+    return #(json.decode(r.stdout).sandboxes or json.decode(r.stdout).data or {})
+  end
+
+  it("ends what a script leaves, however it ends", function()
+    local leave = [[
+      local sandbox = require "sandbox"
+      local sb = sandbox.create { image = "host", timeout = 60 }
+      print "up"
+      %s
+    ]]
+    assert.equal(0, run(url, key, leave:format "").status)
+    assert.equal(0, alive())
+    assert.equal(1, run(url, key, leave:format "error 'x'").status)
+    assert.equal(0, alive())
+    local r = run(url, key, leave:format "sb:exec 'sleep 60'",
+      { "--engine", "remote", "--timeout", "1s" })
+    assert.equal(124, r.status)
+    assert.equal(0, alive())
+  end)
+
+  it("leaves what was detached, under the id that the server gave", function()
+    local r = run(url, key, [[
+      local sandbox = require "sandbox"
+      local sb = sandbox.create { image = "host", timeout = 60 }
+      sb:detach()
+      print(sb.sandbox_id)
+    ]])
+    assert.equal(0, r.status, r.stderr)
+    assert.equal(1, alive())
+    local id = r.stdout:match "%S+"
+    local deleted = proc.run { "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X",
+      "DELETE", "-H", "Authorization: Bearer " .. key, url .. "/v1/sandboxes/" .. id }
+    assert.equal("200", deleted.stdout)
+  end)
+
+  it("sees an end that was not its own", function()
+    local r = run(url, key, [[
+      local sandbox, task = require "sandbox", require "task"
+      local sb = sandbox.create { image = "host", timeout = 2 }
+      print(sb:exec("printf x; sleep 60").reason)
+      print(select(2, pcall(sb.exec, sb, "true")).code)
+    ]])
+    assert.equal("sandbox_timeout\nsandbox_timeout\n", r.stdout, r.stderr)
+  end)
+
+  it("says whose fault a wrong key is, and never the key", function()
+    local r = run(url, "sk-secretsecret", [[require("sandbox").create { image = "host" }]])
+    assert.equal(1, r.status)
+    expect.contains(r.stderr, "there is no such API key")
+    expect.contains(r.stderr, "REGOLITH_API_KEY")
+    expect.lacks(r.stderr .. r.stdout, "secretsecret")
+  end)
+
+  it("is granted by being named, and by nothing less", function()
+    local r = run(url, key, [[require("sandbox").create { engine = "remote", image = "host" }]], {})
+    assert.equal(1, r.status)
+    expect.contains(r.stderr, "engine")
+  end)
+
+  it("is one of several, by the name that the configuration gives it", function()
+    local config = files.dir "config"
+    local key_file = files.write(config .. "/key", key .. "\n")
+    local path = files.write(config .. "/config.lua", ([[
+      return {
+        engines = {
+          ["gpu-box"] = { type = "remote", url = %q, key_file = %q },
+          other = { type = "remote", url = "https://192.0.2.1", key_env = "OTHER_KEY" },
+        },
+        allow_engine = { "gpu-box" },
+      }]]):format(url, key_file))
+    local function go(source)
+      return run(nil, nil, source, { "--config", path }, { OTHER_KEY = "k" })
+    end
+    local r = go "require('sandbox').create { engine = 'gpu-box' }"
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, "may be read by others")
+    expect.contains(r.stderr, "chmod 600")
+    os.execute("chmod 600 " .. key_file)
+    r = go [[
+      local sandbox = require "sandbox"
+      local here <close> = sandbox.create {}
+      local there <close> = sandbox.create { engine = "gpu-box", image = "host" }
+      print(here.engine, there.engine, there:exec("echo $((6 * 7))").stdout)
+      print(select(2, pcall(sandbox.create, { engine = "other" })).code)
+    ]]
+    assert.equal("local\tgpu-box\t42\n\ndenied\n", r.stdout, r.stderr)
+  end)
+end)
+
+describe("the engine remote, on a server with manners of its own", function()
+  local server, root
+
+  setup(function()
+    server = proc.start { "python3", "spec/serve/standin.py" }
+    root = "http://127.0.0.1:" .. server:expect("%d+\n", 20):match "%d+"
+  end)
+  teardown(function()
+    server:kill "TERM"
+    server:wait(10)
+  end)
+
+  local function seen(manner, op)
+    local r = proc.run { "curl", "-sS", root .. "/seen/" .. manner }
+    return json.decode(r.stdout)[op] or 0
+  end
+
+  -- Creates, runs one command, prints what came of it.
+  local function try(manner, command)
+    return run(root .. "/" .. manner, "k", ([[
+      local sandbox = require "sandbox"
+      local ok, sb = pcall(sandbox.create, { image = "python:3.11", timeout = 60 })
+      if not ok then print(sb.code, sb.message) return end
+      local ok, r = pcall(sb.exec, sb, %q)
+      if ok then
+        print(r.reason, r.exit_code, r.stdout, r.truncated.stdout, r.duration_ms)
+      else
+        print(r.code)
+      end
+      print(sb:status().status, sb.sandbox_id)
+    ]]):format(command or "printf hi; exit 3"),
+      { "--engine", "remote", "--allow-image", "*" })
+  end
+
+  it("reads either family of fields", function()
+    local r = try "old"
+    expect.matches("^exited\t3\thi\tfalse\t%d+\nrunning\ttheir%-%d+\n$", r.stdout)
+    r = try "new"
+    expect.matches("^exited\t3\thi\tfalse\t7\nrunning\ttheir%-%d+\n$", r.stdout)
+    assert.equal(1, seen("new", "terminate"))
+  end)
+
+  it("never guesses an exit code", function()
+    expect.matches("^unknown\tnil\tx\t", try("null").stdout)
+    expect.matches("^unknown\tnil\t\t", try("gateway").stdout)
+    expect.matches("^unknown\tnil\t\t", try("huge").stdout)
+    expect.matches("^unknown\tnil\thalf\t", try("halfstream").stdout)
+    expect.matches("^unknown\tnil\t\t", try("badstream").stdout)
+    expect.matches("^exited\t4\thi\t", try("oddstream").stdout)
+    expect.matches("^exited\t0\tab\ttrue\t", try("cut").stdout)
+    expect.matches("^exec_failed\n", try("failed").stdout)
+  end)
+
+  it("asks once where asking twice could do it twice", function()
+    expect.matches("^unknown\tnil\t\t", try("lostexec").stdout)
+    assert.equal(1, seen("lostexec", "exec"))
+    local r = try "lostcreate"
+    expect.matches("^engine_unavailable\t", r.stdout)
+    assert.equal(1, seen("lostcreate", "create"))
+  end)
+
+  it("asks again where the server did not begin", function()
+    expect.matches("^exited\t3\t", try("busy").stdout)
+    assert.equal(3, seen("busy", "create"))
+    expect.matches("^capacity\t", try("full").stdout)
+    assert.equal(1, seen("full", "create"))
+    expect.matches("^exited\t3\t", try("stubborn").stdout)
+    assert.equal(3, seen("stubborn", "terminate"))
+    assert.equal(0, try("forgot").status)
+  end)
+
+  it("takes no nonsense for a sandbox", function()
+    for _, manner in ipairs { "html", "noid", "badid", "moved" } do
+      local r = try(manner)
+      expect.matches("^engine_unavailable\t", r.stdout)
+      assert.equal(0, seen(manner, "terminate"))
+    end
+    local r = run(root .. "/same", "k", [[
+      local sandbox = require "sandbox"
+      local a = sandbox.create { timeout = 60 }
+      print(a.sandbox_id, pcall(sandbox.create, { timeout = 60 }))
+      print(a:status().status)
+    ]])
+    expect.matches("^always\tfalse\tengine_unavailable.*\nrunning\n$", r.stdout)
+    assert.equal(1, seen("same", "terminate"))
+  end)
+
+  it("knows an end when it is told of one", function()
+    expect.matches("^sandbox_terminated\nterminated\t", try("gone").stdout)
+    expect.matches("^sandbox_timeout\tnil\tso far\t.*\nterminated\t", try("late").stdout)
+  end)
+end)
+
+describe("the engine remote, alone,", function()
+  local function refused(url, pattern, env)
+    local r = run(url, "k", "print 'ran'", nil, env)
+    assert.equal(2, r.status, r.stderr)
+    expect.contains(r.stderr, pattern)
+    expect.lacks(r.stdout, "ran")
+  end
+
+  it("says what it lacks", function()
+    refused(false, "REGOLITH_URL")
+    refused("ftp://x", "https://")
+    refused("http://example.com", "in the clear")
+    refused("http://127.0.0.1.example.com", "in the clear")
+    refused("https://user:pw@example.com", "character")
+    refused("https://", "no host")
+    refused("https://example.com", "control character", { REGOLITH_API_KEY = "a b" })
+    local r = proc.cli { "run", "--engine", "remot", "examples/hello.lua" }
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, "did you mean \"remote\"")
+  end)
+
+  it("says that nobody is there", function()
+    local r = run("http://127.0.0.1:1", "k", [[
+      print(select(2, pcall(require("sandbox").create, {})).code)]])
+    assert.equal("engine_unavailable\n", r.stdout, r.stderr)
+  end)
+
+  it("takes no key from the configuration itself", function()
+    local path = files.write(files.dir "config" .. "/c.lua", [[
+      return { engines = { box = { type = "remote", url = "https://x", key = "sk-1" } } }]])
+    local r = run(nil, nil, "", { "--config", path })
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, "key_file")
+    expect.contains(r.stderr, "engines.box")
+  end)
+end)

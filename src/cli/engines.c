@@ -1,0 +1,151 @@
+/* Names of engines: what the configuration's `engines` says of them, and what is known without one.
+ *
+ *   engines = { ["gpu-box"] = { type = "remote", url = "https://gpu.example.com",
+ *                               key_file = "/etc/regolith/gpu-box.key" } }
+ *
+ * A key is never in the configuration itself: it comes from a variable or from a file that others
+ * cannot read. The types of engines are named here and nowhere else. */
+#include "cli/engines.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/suggest.h"
+#include "engine/engine.h"
+#include "engine/local/local.h"
+#include "engine/remote/remote.h"
+#include "wire/schema.h"
+
+static const struct engine_ops *const types[] = {&local_engine_ops, &remote_engine_ops};
+static const char *const known[] = {"local", "remote", "jarvisclaw"};
+
+enum { TYPES_N = sizeof types / sizeof *types, KNOWN_N = sizeof known / sizeof *known };
+
+struct named_engine {
+  char *type, *url, *key_env, *key_file, *ca_file;
+  bool plain_http, priced;
+};
+
+#define AT(member) offsetof(struct named_engine, member)
+#define TEXT(member, bytes)                                                                        \
+  {                                                                                                \
+    .name = #member, .type = &field_text, .offset = AT(member), .min = 1, .max = (bytes)           \
+  }
+static const struct field fields[] = {
+    {.name = "type",
+     .type = &field_text,
+     .offset = AT(type),
+     .flags = FIELD_REQUIRED,
+     .min = 1,
+     .max = 31},
+    TEXT(url, 2000),
+    TEXT(key_env, 255),
+    TEXT(key_file, 4095),
+    TEXT(ca_file, 4095),
+    {.name = "plain_http", .type = &field_bool, .offset = AT(plain_http)},
+    {.name = "priced", .type = &field_bool, .offset = AT(priced)},
+};
+#undef TEXT
+#undef AT
+static const struct schema schema = {"engines", SCHEMA_FIELDS(fields), NULL};
+
+void engines_register(void)
+{
+  if (engine_count() > 0) return;
+  for (size_t i = 0; i < TYPES_N; i++) engine_register(types[i]);
+}
+
+void engine_choice_done(struct engine_choice *c)
+{
+  struct val *key = val_get_mut(&c->options, "key");
+  if (key && key->type == VAL_STR) explicit_bzero(key->s.p, key->s.len);
+  val_free(&c->options);
+}
+
+static int unknown(const char *name, const struct val *named, const char *label, struct err *err)
+{
+  size_t n = 0, more = named && named->type == VAL_MAP ? named->map.n : 0;
+  const char **names = xcalloc(KNOWN_N + more, sizeof *names);
+  for (size_t i = 0; i < KNOWN_N; i++) names[n++] = known[i];
+  for (size_t i = 0; i < more; i++) names[n++] = named->map.v[i].key;
+  int rc = err_arg(err, label, "there is no engine \"%.60s\"", name);
+  const char *near = suggest_nearest(name, names, n);
+  if (near)
+    err_hint(err, "did you mean \"%s\"?", near);
+  else
+    err_hint(err, "this build has \"local\" and \"remote\"; others are named in the configuration: "
+                  "engines = { NAME = { type = \"remote\", url = … } }");
+  free(names);
+  return rc;
+}
+
+static int take_key(const struct named_engine *n, struct val *options, struct err *err)
+{
+  if (n->key_env && n->key_file)
+    return err_arg(err, "key_file", "either key_env or key_file says the key, not both");
+  if (n->key_env) {
+    const char *value = getenv(n->key_env);
+    if (!value || !*value) return err_arg(err, "key_env", "%s is not set", n->key_env);
+    val_add(options, "key", val_str(value));
+  }
+  if (!n->key_file) return 0;
+  char *key = NULL;
+  int rc = remote_read_key(n->key_file, &key, err);
+  if (rc < 0) return rc;
+  val_add(options, "key", val_str(key));
+  explicit_bzero(key, strlen(key));
+  free(key);
+  return 0;
+}
+
+static int no_inline_key(const struct val *said, struct err *err)
+{
+  if (!val_get(said, "key")) return 0;
+  int rc = err_arg(err, "key", "a key does not stand in the configuration");
+  err_hint(err, "key_env = \"NAME\" names a variable, key_file = \"PATH\" a file of mode 0600");
+  return rc;
+}
+
+static int choose_named(struct engine_choice *ret, const struct val *said, struct err *err)
+{
+  struct named_engine n = {.priced = true};
+  int rc = no_inline_key(said, err);
+  if (rc == 0) rc = schema_parse(&schema, "", said, &n, err);
+  if (rc < 0) return rc;
+  ret->type = engine_find(n.type);
+  ret->priced = n.priced;
+  ret->options = val_map();
+  if (ret->type != &remote_engine_ops) {
+    rc = err_arg(err, "type", "type must be \"remote\", not \"%.40s\"", n.type);
+  } else {
+    if (n.url) val_add(&ret->options, "url", val_str(n.url));
+    if (n.ca_file) val_add(&ret->options, "ca_file", val_str(n.ca_file));
+    val_add(&ret->options, "plain_http", val_bool(n.plain_http));
+    rc = take_key(&n, &ret->options, err);
+  }
+  schema_free(&schema, &n);
+  if (rc < 0) engine_choice_done(ret);
+  return rc;
+}
+
+int engines_choose(struct engine_choice *ret, const char *name, const struct val *named,
+                   const char *label, struct err *err)
+{
+  *ret = (struct engine_choice){0};
+  engines_register();
+  const struct val *said = val_get(named, name);
+  if (said) {
+    int rc = choose_named(ret, said, err);
+    if (rc < 0) err_wrap(err, "engines.%s", name);
+    return rc;
+  }
+  if (remote_preset(name, &ret->options)) {
+    ret->type = &remote_engine_ops;
+    ret->priced = true;
+    return 0;
+  }
+  ret->type = engine_find(name);
+  return ret->type ? 0 : unknown(name, named, label, err);
+}

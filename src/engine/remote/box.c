@@ -1,0 +1,202 @@
+/* Sandboxes of the server: made, ended, and known by the ids that it gives them.
+ *
+ * A create that was cancelled is waited for all the same, because only its answer has the id to end
+ * the sandbox by; it carries an Idempotency-Key, so that a lost answer can be asked for again where
+ * the server honours it. What the caller left open is left open to the server, whose answer says
+ * what it took. An id is opaque: text of up to 63 printable characters.
+ *
+ * creating → alive → ending → gone */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/id.h"
+#include "engine/remote/remote_internal.h"
+#include "wire/compute.h"
+#include "wire/op.h"
+
+enum {
+  CREATE_MS = 600 * 1000, /* all tries: a server that pulls an image says when to come back */
+  STALL_MS = 90 * 1000,   /* it waits for 55 s at most */
+  TERMINATE_MS = 20 * 1000
+};
+
+void remote_box_free(struct engine_box *b)
+{
+  remote_runs_leave(b);
+  loop_defer_cancel(b->e->loop, &b->cancelled);
+  list_remove(&b->node);
+  free(b);
+}
+
+bool remote_box_gone(struct engine_box *b, int status)
+{
+  if (status != 404 && status != 408 && status != 410) return false;
+  if (b->over || b->kill) return true;
+  b->over = true;
+  b->create->on_end(b->create->data, status == 408   ? BOX_END_LIFE
+                                     : status == 410 ? BOX_END_TERMINATED
+                                                     : BOX_END_LOST);
+  return true;
+}
+
+/* ---- create ---- */
+
+static bool good_id(const char *id)
+{
+  size_t len = strlen(id);
+  for (const char *p = id; *p; p++)
+    if (*p <= ' ' || *p > '~') return false;
+  return len > 0 && len < REMOTE_ID_SIZE;
+}
+
+/* What nobody asked for, and nothing lowered, is the server's to choose; but never how long it
+ * lives and, where the server has a say in it, what it may connect to. */
+static void leave_open(const struct remote *e, struct val *body, const struct val *asked)
+{
+  struct create_args none;
+  struct val empty = val_map();
+  if (!asked || create_args_parse(&empty, &(struct create_defaults){0}, &none, NULL) < 0) return;
+  struct val plain = compute_create_body(&none);
+  for (size_t i = 0; i < plain.map.n; i++) {
+    const struct val_pair *p = &plain.map.v[i];
+    const struct val *said = val_get(body, p->key);
+    bool network = strcmp(p->key, "network") == 0 && !e->few_fields;
+    if (network || strcmp(p->key, "timeout") == 0) continue;
+    if (!val_get(asked, p->key) && said && val_equal(said, &p->val)) val_remove(body, p->key);
+  }
+  val_free(&plain);
+  create_args_free(&none);
+}
+
+/* A server that gives an id twice must not make us end the other sandbox. */
+static bool id_is_known(const struct remote *e, const char *id)
+{
+  LIST_FOREACH (it, &e->boxes)
+    if (strcmp(list_entry(it, struct engine_box, node)->id, id) == 0) return true;
+  return false;
+}
+
+static void fail_create(struct engine_box *b, const struct err *why)
+{
+  struct create_op *op = b->create;
+  remote_box_free(b);
+  op->on_done(op, why);
+}
+
+static void on_created(struct remote_call *c, const struct err *err, int status,
+                       const struct val *answer)
+{
+  struct engine_box *b = c->conf.data;
+  struct create_op *op = b->create;
+  const char *id = val_get_str(answer, "sandbox_id", "");
+  struct err why = {0};
+  b->creating = NULL;
+  if (err) {
+    why = *err;
+    if (status == 0 && c->sent)
+      err_hint(&why, "nobody knows whether it was made; if so, it ends after %u s by itself",
+               op->args->timeout_s);
+  } else if (!good_id(id) || id_is_known(b->e, id)) {
+    err_set(&why, ERR_ENGINE_UNAVAILABLE, EPROTO,
+            "the server's answer to create has no sandbox_id of its own");
+  }
+  if (why.kind != ERR_NONE) {
+    fail_create(b, &why);
+    return;
+  }
+  strcpy(b->id, id);
+  strcpy(op->ret_id, id);
+  op->ret_config = val_get(answer, "config");
+  op->ret_box = b;
+  op->on_done(op, NULL);
+  op->ret_config = NULL;
+}
+
+int remote_create(struct remote *e, struct create_op *op, struct err *err)
+{
+  struct engine_box *b = xcalloc(1, sizeof *b);
+  b->e = e;
+  b->create = op;
+  list_init(&b->runs);
+  list_init(&b->node);
+  id_random(b->idem, sizeof b->idem - 1);
+  struct val body = compute_create_body(op->args);
+  leave_open(e, &body, op->asked);
+  int rc = remote_call_start(e,
+                             &(struct remote_call_conf){.op = "create",
+                                                        .body = &body,
+                                                        .idem = b->idem,
+                                                        .again = REMOTE_REPLAY,
+                                                        .total_ms = CREATE_MS,
+                                                        .stall_ms = STALL_MS,
+                                                        .on_done = on_created,
+                                                        .data = b},
+                             &b->creating, err);
+  val_free(&body);
+  if (rc < 0) {
+    free(b);
+    return rc;
+  }
+  op->engine_data = b;
+  list_append(&e->boxes, &b->node);
+  return 0;
+}
+
+static void on_cancelled(struct defer *d)
+{
+  struct engine_box *b = d->data;
+  struct kill_op *op = take_ptr(&b->cancel);
+  struct remote_call *c = b->creating;
+  struct err why = {0};
+  op->on_done(op, NULL);
+  err_set(&why, ERR_CANCELLED, ECANCELED, "the create was cancelled");
+  if (c) remote_call_last(c, &why);
+}
+
+int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err)
+{
+  struct engine_box *b = create->engine_data;
+  (void)err;
+  b->cancel = op;
+  b->cancelled = (struct defer){.cb = on_cancelled, .data = b};
+  loop_defer(b->e->loop, &b->cancelled);
+  return 0;
+}
+
+/* ---- the end ---- */
+
+static void on_terminated(struct remote_call *c, const struct err *err, int status,
+                          const struct val *answer)
+{
+  struct engine_box *b = c->conf.data;
+  struct kill_op *op = b->kill;
+  (void)answer;
+  if (err && !remote_box_gone(b, status)) {
+    b->kill = NULL;
+    op->on_done(op, err);
+    return;
+  }
+  remote_box_free(b);
+  op->on_done(op, NULL);
+}
+
+int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err)
+{
+  struct remote_call *c;
+  struct val body = val_map();
+  val_add(&body, "sandbox_id", val_str(b->id));
+  int rc = remote_call_start(b->e,
+                             &(struct remote_call_conf){.op = "terminate",
+                                                        .body = &body,
+                                                        .again = REMOTE_SAFE,
+                                                        .total_ms = TERMINATE_MS,
+                                                        .on_done = on_terminated,
+                                                        .data = b},
+                             &c, err);
+  val_free(&body);
+  if (rc == 0) b->kill = op;
+  return rc;
+}

@@ -1,0 +1,129 @@
+#ifndef REGOLITH_ENGINE_REMOTE_REMOTE_INTERNAL_H
+#define REGOLITH_ENGINE_REMOTE_REMOTE_INTERNAL_H
+
+/* What the files of this folder share.
+ *
+ *   remote.c  the vtable, options, the end     call.c  one request, until it is answered for good
+ *   box.c     create, list and end             run.c   one command
+ *   events.c  server-sent events */
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/val.h"
+#include "core/loop.h"
+#include "engine/engine.h"
+#include "engine/remote/events.h"
+#include "net/httpc.h"
+#include "net/part.h"
+
+#define REMOTE_ID_SIZE ENGINE_ID_SIZE
+
+struct remote {
+  struct engine base;
+  struct loop *loop;
+  struct httpc *http;         /* owned; NULL until the first request */
+  char *base_url;             /* owned: of the four operations, without a slash at the end */
+  char *key;                  /* owned secret */
+  char *ca_file;              /* owned, or NULL */
+  bool plain_http;            /* url is http:// */
+  bool few_fields;            /* it is known to take few: what nobody asked for is not sent */
+  bool replays;               /* it was seen to honour Idempotency-Key */
+  struct list calls;          /* struct remote_call.node */
+  struct list boxes;          /* struct engine_box.node */
+  void (*on_closed)(void *e); /* not NULL: it is closing */
+  struct defer closed;
+  void (*done)(void *data); /* of close */
+  void *done_data;
+};
+
+/* How often a request may be made. */
+enum remote_again {
+  REMOTE_ONCE,   /* again only where the server has not begun with it: not reached, or refused */
+  REMOTE_REPLAY, /* … or under its Idempotency-Key, where the server is known to honour it */
+  REMOTE_SAFE,   /* as often as it takes: twice is the same as once */
+};
+
+struct remote_call;
+struct remote_call_conf {
+  const char *op;         /* "create": POST below the base; or a whole URL for a GET */
+  const struct val *body; /* NULL: GET */
+  const char *idem;       /* Idempotency-Key, NULL = none */
+  enum remote_again again;
+  uint64_t total_ms; /* for all tries; 0 = none: as long as the connection lives */
+  uint64_t stall_ms; /* without one byte; 0 = total_ms */
+  bool events;       /* an event stream is asked for; on_event gets it */
+  void (*on_event)(struct remote_call *c, const char *name, const struct val *data);
+  /* err NULL: answered with 2xx; answer is what its body said, nil for events. Else answer is the
+   * error's body, where there was one, and status its status, 0 where none came. valid during the
+   * call. */
+  void (*on_done)(struct remote_call *c, const struct err *err, int status,
+                  const struct val *answer);
+  void *data;
+};
+
+struct remote_call {
+  struct list node; /* remote.calls */
+  struct remote *e;
+  struct remote_call_conf conf;
+  char *url, *body; /* owned */
+  char *headers[4]; /* owned, NULL-terminated */
+  size_t body_len;
+  struct http_transfer *transfer; /* in flight, or NULL */
+  struct buf answer;
+  struct events events;
+  bool is_events;    /* the answer is a stream of them */
+  bool paused, held; /* nothing is taken now; something waits */
+  bool sent;         /* the server may have begun with it */
+  bool last;         /* what was not begun is not begun any more */
+  bool aborted;
+  struct err why; /* … */
+  int status;
+  unsigned tries;
+  uint64_t deadline_ms; /* 0 = none */
+  struct timer again;
+};
+
+/* call.c */
+int remote_call_start(struct remote *e, const struct remote_call_conf *conf,
+                      struct remote_call **ret, struct err *err);
+/* Ends it, whatever the server makes of that; on_done follows, from the loop, with why. */
+void remote_call_abort(struct remote_call *c, const struct err *why);
+/* Ends it where the server has not begun with it; else its answer is waited for. */
+void remote_call_last(struct remote_call *c, const struct err *why);
+/* Ends all calls, none of which answers any more, and the client, then calls done(e). */
+void remote_calls_close(struct remote *e, void (*done)(void *e));
+void remote_call_pause(struct remote_call *c, bool paused); /* of events */
+
+struct engine_box {
+  struct list node; /* remote.boxes */
+  struct remote *e;
+  char id[REMOTE_ID_SIZE];
+  char idem[32];                /* the create's Idempotency-Key */
+  struct create_op *create;     /* until it is answered, then for on_end */
+  struct remote_call *creating; /* in flight, or NULL */
+  struct kill_op *kill;         /* its terminate is in flight */
+  struct kill_op *cancel;       /* of the create, to be answered */
+  struct defer cancelled;
+  struct list runs; /* struct run.node */
+  bool over;        /* the server said so; on_end was called */
+};
+
+/* box.c */
+int remote_create(struct remote *e, struct create_op *op, struct err *err);
+int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err);
+int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err);
+void remote_box_free(struct engine_box *b);
+/* Whether an answer about a box with this status says that it is gone: 404, 408 or 410. If it does,
+ * the supervisor is told so, once. */
+bool remote_box_gone(struct engine_box *b, int status);
+
+/* run.c */
+int remote_exec(struct engine_box *b, struct exec_op *op, struct err *err);
+int remote_exec_kill(struct exec_op *x, struct kill_op *op, struct err *err);
+void remote_exec_flow(struct exec_op *x, bool paused);
+/* The box is gone: what is still said to run there is waited for no longer than a moment. */
+void remote_runs_leave(struct engine_box *b);
+/* Nobody listens any more; their calls are being ended. */
+void remote_runs_drop(struct engine_box *b);
+
+#endif
