@@ -79,11 +79,19 @@ static void fill(struct exec_op *op, const struct outcome *o)
   }
 }
 
+/* A command that its sandbox's end has ended is how we learn of that end. */
+static void tell_end(const struct run *r)
+{
+  if (r->box && r->o.reason == REASON_SANDBOX_TIMEOUT) remote_box_gone(r->box, 408);
+  if (r->box && r->o.reason == REASON_TERMINATED) remote_box_gone(r->box, 410);
+}
+
 static void finish(struct run *r, const struct err *err)
 {
   struct exec_op *op = r->op;
   struct kill_op *kill = r->kill;
   timer_stop(r->e->loop, &r->patience);
+  if (!err) tell_end(r);
   list_remove(&r->node);
   if (!err) fill(op, &r->o);
   outcome_free(&r->o);
