@@ -45,7 +45,7 @@ override LDFLAGS += $(SANITIZE) -Wl,--as-needed
 
 # Parts: shared objects that the binary opens on first use (src/core/part.c says how and why). Each has its
 # own sources and libraries, and what it needs of base and core from the archive.
-PARTS          := image http edit tls sqlite
+PARTS          := image http edit tls sqlite slirp
 PART_SRC_image := $(patsubst %,src/%.c,net/httpc net/url image/auth image/digest image/export image/fetch image/folders \
                   image/image_part image/import image/layer image/list image/pack image/pull image/push image/tree image/unpack \
                   image/verify)
@@ -56,12 +56,14 @@ PART_SRC_tls   := src/net/tls_part.c
 PART_PKG_tls   := libssl libcrypto
 PART_SRC_sqlite := src/db/sqlite_part.c
 PART_PKG_sqlite := sqlite3
+PART_SRC_slirp := src/engine/local/slirp_part.c
+PART_LIB_slirp := -lslirp # its .pc file wants all of glib's headers
 PART_SRC_edit  := src/cli/edit_part.c
 PART_PKG_edit  := libedit
 PART_SRC       := $(foreach p,$(PARTS),$(PART_SRC_$(p)))
 comma          := ,
 part_obj        = $(patsubst %.c,$(BUILD)/%.o,$(PART_SRC_$(1)))
-part_libs       = $(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null)
+part_libs       = $(PART_LIB_$(1)) $(if $(PART_PKG_$(1)),$(shell pkg-config --libs $(PART_PKG_$(1)) 2>/dev/null))
 
 # Sources are found, not listed. main.c is cli's; everything else is one archive that the tests link too.
 # spec/host is the program that runs the Lua specs.
@@ -72,9 +74,9 @@ SPEC_HOST := $(BUILD)/spec/host/main.o $(BUILD)/spec/host/proc.o
 C_SPECS  := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(sort $(wildcard spec/c/test_*.c)))
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev libcjson-dev libmsgpack-dev libseccomp-dev \
-                  libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev libsqlite3-dev
+                  libcurl4-openssl-dev libarchive-dev libssl-dev libedit-dev libsqlite3-dev libslirp-dev
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
-                  shellcheck uidmap procps bubblewrap python3 chromium curl openssl python3-requests python3-jsonschema
+                  shellcheck uidmap procps iproute2 bubblewrap python3 chromium curl openssl python3-requests python3-jsonschema
 
 .PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:

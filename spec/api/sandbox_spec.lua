@@ -142,8 +142,6 @@ describe("sandbox.create", function()
     unsupported({ gpu = "t4" }, "gpu")
     unsupported({ gpu = "A100:2" }, "gpu")
     unsupported({ gpu = { "A10G", "T4" } }, "gpu")
-    unsupported({ network = "open" }, "network")
-    unsupported({ network = { allow = { "*.example.org" } } }, "network")
     unsupported({ unencrypted_ports = { 8000 } }, "unencrypted_ports")
     unsupported({ encrypted_ports = { 8000 } }, "encrypted_ports")
     for _, bad in ipairs { { source = "a/b", target = "/d" }, { source = "a", target = "/proc/x" },

@@ -1050,10 +1050,11 @@ static void unsupported(void)
   CHECK_STR(b.err.field, "gpu");
   create_args_free(&b.args);
   box_args(&b, "host");
-  b.args.network = NETWORK_OPEN;
+  b.args.encrypted_ports = xcalloc(1, sizeof *b.args.encrypted_ports);
+  b.args.encrypted_ports_n = 1;
   CHECK(box_start(&b) < 0);
   CHECK_INT(b.err.kind, ERR_UNSUPPORTED);
-  CHECK_STR(b.err.field, "network");
+  CHECK_STR(b.err.field, "encrypted_ports");
   create_args_free(&b.args);
 }
 

@@ -60,6 +60,15 @@ enum box_end {
   BOX_END_TERMINATED, /* by somebody else who may */
 };
 
+/* Somebody in a box wanted to connect where it may not. Texts are valid during the call. */
+struct connect_refused {
+  const char *name;    /* that was asked for, or NULL */
+  const char *address; /* or NULL */
+  uint16_t port;       /* 0 = none */
+  bool udp;
+  uint32_t times; /* so many since the last call about this box; this was one of them */
+};
+
 struct create_op {
   const char *sandbox_id;
   uint64_t owner;                 /* boxes of different owners share nothing */
@@ -71,6 +80,9 @@ struct create_op {
   /* At most once, after a successful on_done and before a kill of the box completed: the box ended
    * by itself; its execs finish too. The box still has to be killed to be released. */
   void (*on_end)(void *data, enum box_end why);
+  /* As often as it happens, but not for each of many; between a successful on_done and the end of
+   * a kill of the box. May be NULL. */
+  void (*on_refused)(void *data, const struct connect_refused *refused);
   void *data;
   struct engine_box *ret_box; /* set on success; valid until a kill of it completed */
   unsigned ret_gpu;           /* which of args->gpu it got, the first unless set */

@@ -1,55 +1,17 @@
 /* The system call filter of worker processes.
  *
- * One list, compiled into a BPF program by the preprocessor; no library is needed for a filter this
- * small. What is not listed kills the process: nothing that a script can say leads there, so
+ * What is not listed kills the process: nothing that a script can say leads there, so
  * whoever makes such a call has broken out of Lua. A few calls that libraries try, and can do
  * without, fail with ENOSYS instead. Memory can be mapped, but never executable. There is no call
  * in the list that names another process, a file by path, or a network. */
 #include "host/worker_seccomp.h"
 
-#include <errno.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#if defined(__x86_64__)
-#define NATIVE_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define NATIVE_ARCH AUDIT_ARCH_AARCH64
-#else
-#error "worker_seccomp.c knows x86-64 and aarch64; add the AUDIT_ARCH of this machine"
-#endif
-
-#define LOAD(field)  BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
-#define ON(nr, what) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), RETURN(what)
-#define ALLOW(name)  ON(__NR_##name, SECCOMP_RET_ALLOW)
-#define LACK(name)   ON(__NR_##name, SECCOMP_RET_ERRNO | ENOSYS)
-
-/* The low word of argument 2 of mmap and mprotect: PROT_…; the kernel looks at no other bit that
- * counts. */
-#define ALLOW_UNLESS_EXEC(name)                                                                    \
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 4), LOAD(args[2]),                           \
-      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1), RETURN(SECCOMP_RET_ERRNO | EACCES),   \
-      RETURN(SECCOMP_RET_ALLOW)
-
-/* ioctl for one purpose: a socket that does not block. */
-#define ALLOW_REQUEST(name, request)                                                               \
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 4), LOAD(args[1]),                           \
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, request, 0, 1), RETURN(SECCOMP_RET_ALLOW),               \
-      RETURN(SECCOMP_RET_ERRNO | ENOSYS)
+#include "core/seccomp.h"
 
 static const struct sock_filter program[] = {
-    LOAD(arch),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
-    RETURN(SECCOMP_RET_KILL_PROCESS),
-    LOAD(nr),
+    SECCOMP_BEGIN,
     /* the socket to the host, and the loop around it */
     ALLOW(sendmsg),
     ALLOW(sendto),
@@ -60,7 +22,7 @@ static const struct sock_filter program[] = {
     ALLOW(epoll_pwait),
     ALLOW(eventfd2),
     ALLOW(pipe2),
-    ALLOW_REQUEST(ioctl, FIONBIO),
+    ALLOW_WITH(ioctl, 1, FIONBIO),
     ALLOW(read),
     ALLOW(write),
     ALLOW(close),
@@ -114,7 +76,5 @@ static const struct sock_filter program[] = {
 
 int worker_seccomp_load(void)
 {
-  struct sock_fprog p = {.len = sizeof program / sizeof *program,
-                         .filter = (struct sock_filter *)(unsigned long)program};
-  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &p) < 0 ? -errno : 0;
+  return seccomp_load(program, sizeof program / sizeof *program);
 }

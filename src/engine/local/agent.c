@@ -514,6 +514,19 @@ static bool take_volumes(int sync, const struct proto_go *go, struct rootfs_volu
   return true;
 }
 
+/* Whoever asks before is told whether the namespaces are there. Nothing is said unasked: what the
+ * warden has not read when it closes its end would cost the agent GO. */
+static bool wait_go(int sync, bool blank, struct proto_go *ret, int *fds, size_t *ret_fds_n)
+{
+  for (;;) {
+    ssize_t n = proto_recv(sync, ret, sizeof *ret, fds, ret_fds_n, true);
+    if (n == sizeof *ret && ret->type == PROTO_GO) return true;
+    if (n != sizeof(struct proto_blank) || ret->type != PROTO_BLANK) return false;
+    struct proto_blank answer = {.type = PROTO_BLANK, .ok = blank};
+    if (proto_send_one(sync, &answer, sizeof answer, -1) < 0) return false;
+  }
+}
+
 /* First the group, so that what follows is counted; the cgroup namespace begins where we then are.
  */
 static int join_groups(struct arrival *a, bool into, struct err *err)
@@ -542,6 +555,7 @@ static int move_in(const struct proto_go *go, struct arrival *a, bool into, stru
     free(a->volumes[i].target);
     free(a->volumes[i].link);
   }
+  if (rc == 0 && go->network) rc = rootfs_name_server(err);
   if (rc < 0) return rc;
   umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -577,7 +591,7 @@ void agent_main(const struct agent_boot *boot)
   int rc = be_blank(&err);
   keep_two(&sync, &agent.oom_adj);
   if (rc == 0) rc = catch_children(&err);
-  if (proto_recv(sync, &go, sizeof go, fds, &fds_n, true) != sizeof go) die();
+  if (!wait_go(sync, rc == 0, &go, fds, &fds_n)) die();
   if (!unpack(&go, fds, fds_n, &arrival) || !take_volumes(sync, &go, arrival.volumes)) die();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   close(sync);

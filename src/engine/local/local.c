@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "engine/local/local_internal.h"
+#include "engine/local/net.h"
 #include "engine/local/warden.h"
 
 /* What prefork made, until the first open takes it. */
@@ -25,6 +26,7 @@ int local_engine_prefork(struct err *err)
 {
   helper_enter(WARDEN_NAME, warden_main);
   helper_enter(GPU_HELPER, gpu_helper_main);
+  helper_enter(NET_HELPER, net_main);
   return preforked.fd >= 0 ? 0 : helper_fork(WARDEN_NAME, warden_main, &preforked, err);
 }
 
@@ -93,6 +95,7 @@ static void close_watcher(struct local *e)
   if (!list_empty(&e->boxes) || !list_empty(&e->jobs) || e->warden.fd >= 0) return;
   gpus_free(e->gpus);
   e->gpus = NULL;
+  net_close_all(e);
   watcher_close(e->watcher, close_images, e);
 }
 
@@ -181,6 +184,7 @@ static int local_open(struct engine **ret, const struct engine_conf *conf, struc
   if (gpu_maybe()) e->base.caps = ENGINE_CAP_GPU;
   list_init(&e->boxes);
   list_init(&e->jobs);
+  list_init(&e->nets);
   list_init(&e->kept);
   outq_init(&e->warden_out);
   struct helper warden = preforked;
@@ -311,7 +315,8 @@ static void local_close(struct engine *engine, void (*done)(void *data), void *d
 
 const struct engine_ops local_engine_ops = {
     .name = "local",
-    .caps = ENGINE_CAP_VOLUMES | ENGINE_CAP_SNAPSHOT | ENGINE_CAP_FILES | ENGINE_CAP_SPAWN,
+    .caps = ENGINE_CAP_NETWORK | ENGINE_CAP_VOLUMES | ENGINE_CAP_SNAPSHOT | ENGINE_CAP_FILES |
+            ENGINE_CAP_SPAWN,
     .open = local_open,
     .create = local_create,
     .exec = local_exec,

@@ -129,6 +129,7 @@ void box_finish(struct engine_box *b, enum box_end why)
   close_sock(b);
   close_pidfd(b);
   close_upper(b);
+  net_leave(b);
   run_end_all(b, why == BOX_END_OOM);
   end_probe(b, false);
   bool failed = b->create != NULL;
@@ -223,16 +224,36 @@ void box_on_warden_gone(struct engine_box *b)
 
 /* --- the agent's words ------------------------------------------------------------------------ */
 
-static bool on_ready(struct engine_box *b, size_t len)
+static void be_running(struct engine_box *b)
 {
-  if (len != sizeof(struct proto_ready) || b->state != BOX_CREATING) return false;
   struct create_op *op = b->create;
-  if (b->kill_sent) return true; /* too late: its end is under way */
   b->state = BOX_RUNNING;
   b->create = NULL;
   op->ret_box = b;
   op->on_done(op, NULL);
+}
+
+static bool on_ready(struct engine_box *b, size_t len)
+{
+  if (len != sizeof(struct proto_ready) || b->state != BOX_CREATING || b->ready) return false;
+  b->ready = true;
+  if (b->kill_sent) return true; /* too late: its end is under way */
+  if (!b->networked)
+    be_running(b);
+  else if (b->tap >= 0)
+    net_enter(b);
   return true;
+}
+
+void box_on_net(struct engine_box *b, const struct err *err)
+{
+  if (b->state != BOX_CREATING || b->kill_sent) return;
+  if (!err) {
+    be_running(b);
+    return;
+  }
+  b->create_err = *err;
+  box_lose(b);
 }
 
 static bool on_failed(struct engine_box *b, const struct proto_failed *msg, size_t len)
@@ -330,10 +351,13 @@ static struct engine_box *find_box(struct local *e, uint64_t id)
 static void on_created(struct engine_box *b, const struct proto_created *msg, const int *fds,
                        size_t fds_n)
 {
-  b->pidfd = fds_n > 0 ? fds[0] : -1;
-  b->upper = fds_n > 1 ? fds[1] : -1;
+  size_t n = 0;
+  b->pidfd = n < fds_n ? fds[n++] : -1;
+  b->upper = msg->has_upper && n < fds_n ? fds[n++] : -1;
+  b->tap = msg->has_tap && n < fds_n ? fds[n++] : -1;
   b->first = msg->first;
   b->rest = msg->rest;
+  if (b->ready && b->tap >= 0 && b->state == BOX_CREATING && !b->kill_sent) net_enter(b);
 }
 
 void box_on_warden_message(struct local *e, const struct proto_box *msg, const void *full,
@@ -370,11 +394,6 @@ static int check_args(const struct create_args *a, struct err *err)
             a->cpu_milli / 1000.0, cpus);
     if (err) snprintf(err->field, sizeof err->field, "cpu");
     return -ENODEV;
-  }
-  if (a->network != NETWORK_NONE) {
-    unsupported(err, "network", "network yet");
-    err_hint(err, "use network = \"none\"");
-    return -ENOTSUP;
   }
   if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
   if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
@@ -436,7 +455,10 @@ static struct engine_box *new_box(struct local *e, struct create_op *op)
   b->create = op;
   b->on_end = op->on_end;
   b->data = op->data;
-  b->sock = b->pidfd = b->upper = -1;
+  b->sock = b->pidfd = b->upper = b->tap = -1;
+  b->owner = op->owner;
+  b->networked = op->args->network != NETWORK_NONE;
+  b->on_refused = op->on_refused;
   b->disk_bytes = (uint64_t)op->args->disk_mib << 20;
   if (strncmp(op->args->image, "dir:", 4) == 0) b->dir = xstrdup(op->args->image + 4);
   b->sock_watch = (struct watch){.cb = on_sock, .data = b};
@@ -542,7 +564,7 @@ static int order_box(struct engine_box *b, struct proto_create *req, struct err 
 
 static struct proto_create new_request(const struct create_args *a)
 {
-  struct proto_create req = {.type = PROTO_CREATE};
+  struct proto_create req = {.type = PROTO_CREATE, .network = a->network != NETWORK_NONE};
   fill_limits(a, &req);
   return req;
 }
@@ -600,8 +622,10 @@ int box_create(struct local *e, struct create_op *op, struct err *err)
   if (rc < 0) return rc;
   if (e->closing) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the engine is closing");
   struct engine_box *b = new_box(e, op);
-  rc = op->args->gpu.n > 0 ? box_find_gpus(b, err) : box_place(b, err);
+  rc = b->networked ? net_join(b, err) : 0;
+  if (rc == 0) rc = op->args->gpu.n > 0 ? box_find_gpus(b, err) : box_place(b, err);
   if (rc < 0) {
+    net_leave(b);
     free_box(b);
     return rc;
   }

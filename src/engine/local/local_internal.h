@@ -48,6 +48,7 @@ struct local {
   struct list jobs;              /* struct job.node, owned: processes of ours at work on images */
   struct list kept;              /* struct kept.node, owned: images without a name */
   struct gpus *gpus;             /* owned */
+  struct list nets;              /* struct net_helper.node, owned */
   bool closing;
   void (*on_closed)(void *data);
   void *closed_data;
@@ -68,15 +69,21 @@ struct engine_box {
   struct outq out;
   int pidfd;                /* of the agent; -1 = not known */
   int upper;                /* the upper folder of its overlay; -1 = none */
+  uint64_t owner;           /* whose it is */
+  bool networked;           /* it gets a way out */
+  struct net_helper *net;   /* that has its tap, or will have it; NULL = none (any more) */
+  int tap;                  /* until the helper has it; -1 = none */
   uint32_t first, rest;     /* owners in there: of root, and of user 1 and so on */
   uint32_t snapshots;       /* made of it so far */
   uint64_t disk_bytes;      /* its quota */
   struct watch pidfd_watch; /* runs only when the warden is gone */
   struct create_op *create; /* until its on_done */
   void (*on_end)(void *data, enum box_end why);
-  void *data;            /* for on_end */
+  void (*on_refused)(void *data, const struct connect_refused *refused);
+  void *data;            /* for both */
   struct list kills;     /* struct kill_req.node of the whole box */
   bool kill_sent;        /* the end of the box was asked for */
+  bool ready;            /* its agent waits for work */
   bool released;         /* a deferred call will free it */
   struct err create_err; /* why set-up failed, as the agent says it */
   struct list execs;     /* struct exec.node */
@@ -118,6 +125,14 @@ int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, c
              size_t fds_n);
 /* The answer to a kill_op, from the next turn of the loop. release is freed with it, or NULL. */
 void kill_done_later(struct local *e, struct kill_op *op, struct engine_box *release);
+
+/* local_net.c */
+int net_join(struct engine_box *b, struct err *err); /* finds it a helper */
+void net_enter(struct engine_box *b);                /* gives its tap there; then box_on_net */
+void net_leave(struct engine_box *b);
+void net_close_all(struct local *e);
+/* local_box.c: the box has a network, or why not. */
+void box_on_net(struct engine_box *b, const struct err *err);
 
 /* local_gpu.c */
 int box_find_gpus(struct engine_box *b, struct err *err); /* then box_place */

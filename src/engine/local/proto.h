@@ -34,12 +34,12 @@ enum proto_type {
   PROTO_QUIT,
   /* warden → host */
   PROTO_HELLO,   /* first: what this machine gives, or why it gives nothing */
-  PROTO_CREATED, /* + pidfd of the agent, whose set-up goes on, and its upper folder, if it has one
-                  */
+  PROTO_CREATED, /* + pidfd of the agent, whose set-up goes on; its upper folder, its tap */
   PROTO_CREATE_FAILED,
   PROTO_ENDED, /* the box's last process is dead, its groups are gone or going */
   /* warden → agent */
-  PROTO_GO, /* + the box's socket, the way into its groups, mounts (rootfs.h) */
+  PROTO_BLANK, /* are its namespaces there? And the answer */
+  PROTO_GO,    /* + the box's socket, the way into its groups, mounts (rootfs.h) */
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
   PROTO_EXEC_KILL,
@@ -66,6 +66,7 @@ struct proto_create {
   uint32_t pids;
   uint32_t volumes_n; /* binds that come before it: volumes and driver files */
   uint32_t devices_n; /* likewise */
+  uint32_t network;   /* 1: it gets a way out */
   char sandbox_id[PROTO_ID_SIZE];
   char path[PATH_MAX]; /* IMAGE_DIR: the root; IMAGE_LAYERS: the folder of layers. Absolute */
   char layers[PROTO_LAYERS_SIZE]; /* IMAGE_LAYERS: names in that folder, topmost first, by colons */
@@ -123,7 +124,8 @@ struct proto_created {
   uint32_t type;
   int32_t pid; /* of the agent, as the host sees it */
   uint64_t box;
-  uint32_t first, rest; /* owners in the upper folder: of root, and of user 1 and so on */
+  uint32_t first, rest;       /* owners in the upper folder: of root, and of user 1 and so on */
+  uint8_t has_upper, has_tap; /* descriptors behind the pidfd, in this order */
 };
 
 struct proto_failed { /* CREATE_FAILED, FAILED */
@@ -131,6 +133,11 @@ struct proto_failed { /* CREATE_FAILED, FAILED */
   uint32_t reserved;
   uint64_t box;
   struct err err;
+};
+
+struct proto_blank {
+  uint32_t type;
+  uint32_t ok; /* 1 = yes; else the host is told why, later */
 };
 
 struct proto_go {
@@ -144,6 +151,7 @@ struct proto_go {
   uint64_t as_bytes; /* a limit where no group counts memory; 0 = none */
   uint32_t volumes_n;
   uint32_t has_dev; /* a /dev of its own comes behind the mounts */
+  uint32_t network; /* 1: names are asked for at NET_DNS */
   /* Descriptors behind the socket, in this order (struct cgroup_entry). */
   uint8_t has_into, tasks_n, has_box, has_oom, mounts_n; /* then /dev, where it has one */
   uint8_t ns_per_exec;                                   /* as there */

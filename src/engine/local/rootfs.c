@@ -18,6 +18,7 @@
  * Mounts are staged on the empty directories /dev/shm and /dev/pts of the warden's own /dev: older
  * kernels neither clone nor overlay what is not attached anywhere. No target of ours is ever looked
  * up through a symbolic link of the image; targets of volumes are, within the box's root. */
+#include "engine/local/net_frame.h"
 #include "engine/local/rootfs.h"
 
 #include <dirent.h>
@@ -892,4 +893,20 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, 
   for (uint32_t i = 0; i < go->volumes_n; i++)
     if (volumes[i].fd >= 0) close(volumes[i].fd);
   return rc < 0 ? rc : move_in(root, err);
+}
+
+int rootfs_name_server(struct err *err)
+{
+  char text[64];
+  cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0 || (mkdirat(root, "etc", 0755) < 0 && errno != EEXIST))
+    return fail(err, "make a folder for resolv.conf");
+  cleanup_close int etc = open_beneath(root, "etc", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+  if (etc < 0) return fail(err, "open the image's /etc");
+  if (unlinkat(etc, "resolv.conf", 0) < 0 && errno != ENOENT)
+    return fail(err, "replace the image's /etc/resolv.conf");
+  snprintf(text, sizeof text, "nameserver %u.%u.%u.%u\n", NET_DNS >> 24, NET_DNS >> 16 & 255,
+           NET_DNS >> 8 & 255, NET_DNS & 255);
+  return write_at(etc, "resolv.conf", text, strlen(text)) < 0 ? fail(err, "write /etc/resolv.conf")
+                                                              : 0;
 }

@@ -47,6 +47,10 @@ struct rootfs_volume {
   int fd;       /* the mount; -1 = none */
 };
 
+/* In the agent, after rootfs_enter: names are asked for at NET_DNS. Nothing of the image is
+ * followed or opened for it. */
+int rootfs_name_server(struct err *err);
+
 /* In the agent, with a mount namespace and ids of its own: builds the rest and moves in. The old
  * root is gone afterwards. Takes the descriptors. */
 /* dev -1: the usual one. */

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -38,6 +39,7 @@
 #include "engine/local/ids.h"
 #include "engine/local/proto.h"
 #include "engine/local/rootfs.h"
+#include "engine/local/tap.h"
 
 #define SWEEP_AFTER_MS 50
 #define REST_MS        2
@@ -253,6 +255,7 @@ static struct proto_go go_message(const struct proto_create *req, const struct w
                         .inodes = req->inodes,
                         .mapped = b->ids.mapped,
                         .volumes_n = req->volumes_n,
+                        .network = req->network,
                         .nproc = caps & CGROUP_CAP_PIDS ? 0 : req->pids,
                         .as_bytes = caps & CGROUP_CAP_MEMORY ? 0 : req->mem_bytes};
   memcpy(go.sandbox_id, req->sandbox_id, sizeof go.sandbox_id);
@@ -401,16 +404,47 @@ static int send_volumes(const struct wbox *b, size_t n, const int *fds)
   return rc;
 }
 
-static void tell_created(const struct wbox *b, int upper)
+/* The network namespace of a blank box, once it is there; -1 = it never will be. */
+static int wait_netns(const struct wbox *b)
+{
+  struct proto_blank blank = {.type = PROTO_BLANK};
+  struct stat own, its;
+  char path[64];
+  int fds[PROTO_FDS_MAX];
+  size_t fds_n = 0;
+  if (proto_send_one(b->sync, &blank, sizeof blank, -1) < 0) return -1;
+  if (proto_recv(b->sync, &blank, sizeof blank, fds, &fds_n, true) != sizeof blank) return -1;
+  for (size_t i = 0; i < fds_n; i++) close(fds[i]);
+  snprintf(path, sizeof path, "/proc/%d/ns/net", (int)b->pid);
+  cleanup_close int fd = blank.ok == 1 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  bool other = fd >= 0 && fstat(fd, &its) == 0 && stat("/proc/self/ns/net", &own) == 0 &&
+               its.st_ino != own.st_ino;
+  return other ? take_fd(&fd) : -1;
+}
+
+/* A box that has no namespace says why itself: there is then no tap, and no error here. */
+static int make_tap(const struct proto_create *req, const struct wbox *b, int *ret_tap,
+                    struct err *err)
+{
+  cleanup_close int netns = req->network ? wait_netns(b) : -1;
+  return netns < 0 ? 0 : tap_make(netns, ret_tap, err);
+}
+
+static void tell_created(const struct wbox *b, int upper, int tap)
 {
   struct proto_created created = {.type = PROTO_CREATED,
                                   .pid = b->pid,
                                   .box = b->box,
                                   .first = b->ids.first,
-                                  .rest = b->ids.rest};
+                                  .rest = b->ids.rest,
+                                  .has_upper = upper >= 0,
+                                  .has_tap = tap >= 0};
   struct proto_piece piece = {&created, sizeof created};
-  int fds[2] = {b->pidfd, upper};
-  proto_send(warden.host, &piece, 1, fds, upper < 0 ? 1 : 2);
+  int fds[3] = {b->pidfd};
+  size_t n = 1;
+  if (upper >= 0) fds[n++] = upper;
+  if (tap >= 0) fds[n++] = tap;
+  proto_send(warden.host, &piece, 1, fds, n);
 }
 
 static int limit_devices(struct wbox *b, struct err *err)
@@ -438,6 +472,8 @@ static int dress(const struct proto_create *req, struct wbox *b, int box_sock, s
   struct parcel p = {.go = go_message(req, b), .upper = -1};
   int rc = limit_groups(req, b, err);
   if (rc == 0) rc = take_devices(req, b, err);
+  cleanup_close int tap = -1;
+  if (rc == 0) rc = make_tap(req, b, &tap, err);
   if (rc < 0) return rc;
   add_fd(&p, box_sock);
   pack_entry(&p, &b->entry);
@@ -455,7 +491,7 @@ static int dress(const struct proto_create *req, struct wbox *b, int box_sock, s
   for (size_t i = 0; i < volumes_n; i++)
     if (volumes[i] >= 0) close(volumes[i]);
   if (rc == 0) {
-    tell_created(b, p.upper);
+    tell_created(b, p.upper, tap);
     drop_boot(b);
   }
   if (p.upper >= 0) close(p.upper);
@@ -617,6 +653,7 @@ static int set_up(struct err *err)
   struct cgroup_conf conf = {.host_pid = getppid()};
   int rc = cgroup_open(&warden.cg, &conf, err);
   if (rc == 0) rc = ids_enter(&warden.ids, err);
+  tap_prepare();
   if (rc == 0) rc = rootfs_prepare(err);
   sigset_t child;
   sigemptyset(&child);

@@ -1,0 +1,292 @@
+-- Networks of sandboxes: a real outside (spec/support/outside.py) in a network namespace of its
+-- own, joined to this machine by a pair of veth. The machine's servers for names are that
+-- outside's, in a mount namespace that only the runs under test see.
+local expect = require "spec.support.expect"
+local files = require "spec.support.files"
+local leftovers = require "spec.support.leftovers"
+local proc = require "spec.support.proc"
+local sys = require "spec.support.sys"
+
+local HERE, THERE = "10.77.249.1", "10.77.249.2"
+local before, outside, netns, resolv, veth
+
+-- What keeps the specs from it, or nil.
+local function missing()
+  if not sys.root then return "needs root, to make an outside" end
+  if proc.run({ "sh", "-c", "command -v ip && command -v curl && test -c /dev/net/tun" }).status
+      ~= 0 then
+    return "needs ip, curl and /dev/net/tun"
+  end
+end
+local why_not = missing()
+
+local function sh(command)
+  local r = proc.run { "sh", "-c", command }
+  if r.status ~= 0 then error(command .. ": " .. r.stderr, 2) end
+  return r.stdout
+end
+
+setup(function()
+  before = leftovers.before()
+  if why_not then return end
+  -- A namespace that lives as long as a process of ours.
+  netns = proc.start { "unshare", "--net", "sh", "-c",
+    "ip link set lo up; echo up; exec sleep 600" }
+  netns:expect "up"
+  veth = "rg" .. sys.self
+  sh(("ip link add %s type veth peer name eth0 netns %d"):format(veth, netns.pid))
+  sh(("ip addr add %s/24 dev %s && ip link set %s up"):format(HERE, veth, veth))
+  local inside = "nsenter --net=/proc/" .. netns.pid .. "/ns/net "
+  sh(inside .. "ip addr add " .. THERE .. "/24 dev eth0 && " .. inside .. "ip link set eth0 up")
+  outside = proc.start { "nsenter", "--net=/proc/" .. netns.pid .. "/ns/net", "python3",
+    "spec/support/outside.py", THERE, HERE }
+  outside:expect("ready", 20)
+  resolv = files.write(files.dir "etc" .. "/resolv.conf", "nameserver " .. THERE .. "\n")
+end)
+
+teardown(function()
+  for _, p in ipairs { outside, netns } do
+    p:kill("KILL", true)
+    p:wait(10)
+  end
+  files.clean()
+  leftovers.none_since(before, 10)
+end)
+
+-- Starts the binary where names are asked of the outside.
+local function start(argv)
+  return proc.start { "unshare", "--mount", "sh", "-c",
+    ("mount --bind '%s' \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\""):format(resolv), "sh",
+    table.unpack(proc.cli_argv(argv)) }
+end
+
+local function run(argv) return start(argv):wait(60 * proc.factor) end
+
+local function start_script(source)
+  return start { "run", "--allow-network", "open",
+    files.write(files.dir "net" .. "/net.lua", source) }
+end
+
+local function script(source) return start_script(source):wait(60 * proc.factor) end
+
+local function it_needs(name, fn)
+  it(name, function()
+    if why_not then return pending(why_not) end
+    fn()
+  end)
+end
+
+-- Prints what curl makes of each URL: the body, or "no".
+local CURL = [[
+  local sandbox = require "sandbox"
+  local function try(sb, url)
+    local r = sb:exec { "curl", "-sS", "-m", "5", url }
+    return r.ok and r.stdout or "no"
+  end
+]]
+
+describe("network = \"open\"", function()
+  it_needs("reaches the outside by TCP, UDP and name", function()
+    local r = run { "exec", "--network", "open", "--", "sh", "-c", ([[
+      curl -sS -m 10 http://%s:8000/a; echo
+      curl -sS -m 10 http://outside.test:8443/b; echo
+      head -c 3000000 /dev/zero |
+        curl -sS -m 10 --data-binary @- http://www.outside.test:8000/; echo
+      curl -sS -m 10 http://outside.test:8000/bytes/5000000 | wc -c
+      python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.sendto(b"datagram", ("outside.test", 9000))
+print(s.recv(100).decode())
+try: socket.getaddrinfo("no-such-name.test", 80)
+except socket.gaierror: print("no such name")
+print(len(socket.gethostbyname_ex("many.test")[2]))
+'
+    ]]):format(THERE) }
+    assert.equal("got /a\ngot /b\n3000000\n5000000\ndatagram\nno such name\n100\n", r.stdout,
+      r.stderr)
+  end)
+
+  it_needs("reaches nothing of this machine, nor what is special", function()
+    local listener = proc.start { "python3", "-c",
+      "import socket\ns = socket.create_server(('0.0.0.0', 18431))\n" ..
+      "print('up', flush=True)\n" ..
+      "while True: s.accept()[0].sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nMACHINE')" }
+    listener:expect "up"
+    local r = run { "exec", "--network", "open", "--", "sh", "-c", ([[
+      for host in 127.0.0.1 127.1.2.3 0.0.0.0 %s 192.0.0.1 192.0.0.3 169.254.169.254 \
+          rebind.test machine.test metadata.test 224.0.0.1 255.255.255.255 10.77.249.255 \
+          localhost; do
+        curl -sS -m 3 "http://$host:18431/" 2>/dev/null && echo "reached $host"
+      done
+      curl -sS -m 3 -g 'http://[::1]:18431/' 2>/dev/null && echo reached v6
+      cat /proc/net/route | wc -l
+      python3 -c '
+import socket
+for host in ("%s", "127.0.0.1", "169.254.169.254"):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(0.3)
+    try:
+        s.connect((host, 53)); s.send(b"x"); s.recv(10); print("answer")
+    except OSError: pass
+'
+      echo end
+    ]]):format(HERE, HERE) }
+    listener:kill "KILL"
+    listener:wait(10)
+    assert.equal("3\nend\n", r.stdout)
+  end)
+
+  it_needs("takes nothing from root in the sandbox that is no plain frame", function()
+    local r = run { "exec", "--network", "open", "--", "python3", "-c", ([[
+import socket, struct, time
+made = 0
+for kind in (socket.SOCK_RAW,):
+    for proto in (socket.IPPROTO_ICMP, socket.IPPROTO_RAW, socket.IPPROTO_TCP):
+        try: socket.socket(socket.AF_INET, kind, proto); made += 1
+        except OSError: pass
+    try: socket.socket(socket.AF_PACKET, kind, 3); made += 1
+    except (OSError, AttributeError): pass
+print("raw sockets", made)
+# Datagrams that have to be cut: a way around filters that look at ports.
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+s.setsockopt(socket.IPPROTO_IP, 10, 0)
+s.connect(("%s", 9000))
+s.send(b"x" * 8000)
+print("whole", len(s.recv(65536)))
+]]):format(THERE) }
+    assert.equal("raw sockets 0\nwhole 8000\n", r.stdout, r.stderr)
+  end)
+
+  it_needs("has no way in, and none to its neighbour", function()
+    local r = script([[
+      local sandbox = require "sandbox"
+      local a <close> = sandbox.create { network = "open" }
+      local b <close> = sandbox.create { network = "open" }
+      a:exec "python3 -m http.server 8000 >/dev/null 2>&1 & sleep 0.5"
+      print(a:exec("curl -sS -m 5 http://127.0.0.1:8000/ | head -c 9").stdout)
+      for _, host in ipairs { "192.0.0.2", "127.0.0.1" } do
+        print(b:exec({ "curl", "-sS", "-m", "2", "http://" .. host .. ":8000/" }).ok)
+      end
+    ]])
+    assert.equal("<!DOCTYPE\nfalse\nfalse\n", r.stdout, r.stderr)
+  end)
+
+  it_needs("serves many sandboxes and connections by one process", function()
+    local p = start_script(([[
+      local sandbox = require "sandbox"
+      local list = {}
+      for i = 1, 12 do list[i] = i end
+      local out = task.map(list, {}, function()
+        local sb <close> = sandbox.create { network = "open" }
+        return sb:exec([=[for i in 1 2 3 4 5 6 7 8; do
+          curl -sS -m 20 http://%s:8000/bytes/20000 | wc -c &
+        done; wait]=]).stdout
+      end)
+      local all = table.concat(out)
+      print(select(2, all:gsub("20000\n", "")))
+      print "done"
+      task.sleep(2)
+    ]]):format(THERE))
+    p:expect("done", 60)
+    -- As one of this runner: in its session there is nobody else.
+    local count = sh(("pgrep -c -P %d -f 'regolith: network' || true"):format(p.pid))
+    local r = p:wait(30)
+    assert.equal("96\ndone\n", r.stdout, r.stderr)
+    assert.equal("1\n", count)
+  end)
+end)
+
+describe("network = { allow = … }", function()
+  it_needs("opens names, networks and ports, and nothing else", function()
+    local r = script(CURL .. ([[
+      local function with(allow, ...)
+        local sb <close> = sandbox.create { network = { allow = allow } }
+        local said = {}
+        for i, url in ipairs { ... } do said[i] = try(sb, url) end
+        print(table.concat(said, " | "))
+      end
+      local ip = "http://%s:"
+      with({ "outside.test" }, "http://outside.test:8000/a", "http://www.outside.test:8000/",
+        "http://other.test:8000/")
+      with({ "*.outside.test" }, "http://outside.test:8000/", "http://www.outside.test:8000/b")
+      with({ "outside.test:8443" }, "http://outside.test:8443/c", "http://outside.test:8000/")
+      with({ "10.77.249.0/24:8000" }, ip .. "8000/d", ip .. "8443/", "http://outside.test:8000/")
+      with({ "10.77.249.2" }, ip .. "8443/e")
+      with({ "10.0.0.0/16" }, ip .. "8000/")
+      with({ "rebind.test", "machine.test", "metadata.test", "127.0.0.0/8" },
+        "http://rebind.test:18431/", "http://machine.test:22/", "http://metadata.test/")
+    ]]):format(THERE))
+    assert.equal([[
+got /a | no | no
+no | got /b
+got /c | no
+got /d | no | no
+got /e
+no
+no | no | no
+]], r.stdout, r.stderr)
+  end)
+
+  it_needs("asks nobody after a name that is not allowed", function()
+    local secret = "secret" .. sys.self .. ".test"
+    script(CURL .. ([[
+      local sb <close> = sandbox.create { network = { allow = { "outside.test" } } }
+      try(sb, "http://%s/")
+    ]]):format(secret))
+    local r = run { "exec", "--network", "open", "--", "curl", "-sS",
+      "http://" .. THERE .. ":8000/asked" }
+    expect.contains(r.stdout, "outside.test")
+    expect.lacks(r.stdout, secret)
+  end)
+
+  it_needs("says which rule is none", function()
+    local r = script [[
+      print(pcall(require("sandbox").create, { network = { allow = { "ok.test", "no good" } } }))]]
+    expect.contains(r.stdout, "no good")
+    expect.contains(r.stdout, "invalid_argument")
+  end)
+end)
+
+describe("the network helper", function()
+  it_needs("has an id of its own, nothing to see, and no privilege", function()
+    local p = start_script [[
+      local sandbox = require "sandbox"
+      local sb <close> = sandbox.create { network = "open" }
+      print "up"
+      task.sleep(60)
+    ]]
+    p:expect "up"
+    local pid = sh(("pgrep -P %d -f 'regolith: network'"):format(p.pid)):match "%d+"
+    local status = files.read("/proc/" .. pid .. "/status")
+    local uid = tonumber(status:match "\nUid:\t(%d+)")
+    assert.is_true(uid >= 0x7ffd0000 and uid < 0x7ffe0000, tostring(uid))
+    expect.contains(status, "CapEff:\t0000000000000000")
+    expect.contains(status, "NoNewPrivs:\t1")
+    expect.contains(status, "Seccomp:\t2")
+    assert.equal("", sh("ls -A /proc/" .. pid .. "/root/"))
+    p:kill "INT"
+    p:wait(20)
+  end)
+
+  it_needs("that is killed takes the network with it and nothing else", function()
+    local p = start_script(CURL .. ([[
+      local url = "http://%s:8000/a"
+      local sb <close> = sandbox.create { network = "open" }
+      print(try(sb, url))
+      while sb:exec("test -e /sys/class/net/eth0 || grep -q eth0 /proc/net/dev").ok do
+        task.sleep(0.05)
+      end
+      print(try(sb, url), sb:exec("echo alive").stdout)
+      local other <close> = sandbox.create { network = "open" }
+      print(try(other, url))
+    ]]):format(THERE))
+    p:expect "got /a"
+    sh(("pkill -KILL -P %d -f 'regolith: network'"):format(p.pid))
+    local r = p:wait(60)
+    assert.equal("got /a\nno\talive\n\ngot /a\n", r.stdout, r.stderr)
+    expect.contains(r.stderr, "network helper ended")
+  end)
+end)

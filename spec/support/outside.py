@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""An outside for networks to reach: HTTP, UDP echo and names, in one process.
+
+outside.py ADDRESS: serves HTTP on ports 8000 and 8443 (a GET answers with its path, a POST with its
+length), echoes UDP on 9000, and answers names on ADDRESS:53: everything in the zone below; any other
+name is answered with NXDOMAIN. Prints "ready".
+"""
+import http.server
+import socket
+import struct
+import sys
+import threading
+
+HERE = sys.argv[1]
+HOST = sys.argv[2]  # an address of the machine itself
+ZONE = {
+    "outside.test": [HERE],
+    "www.outside.test": [HERE],
+    "other.test": [HERE],
+    "rebind.test": ["127.0.0.1"],
+    "machine.test": [HOST],
+    "metadata.test": ["169.254.169.254"],
+    "many.test": [f"198.51.100.{i}" for i in range(100)],
+}
+asked = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, text):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_GET(self):
+        if self.path.startswith("/bytes/"):
+            self.answer(b"x" * int(self.path[7:]))
+        elif self.path == "/asked":
+            self.answer("\n".join(asked).encode())
+        else:
+            self.answer(b"got " + self.path.encode())
+
+    def do_POST(self):
+        left, total = int(self.headers["Content-Length"]), 0
+        while left > 0:
+            data = self.rfile.read(min(left, 1 << 20))
+            left -= len(data)
+            total += len(data)
+        self.answer(str(total).encode())
+
+
+def name_of(query):
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += query[at] + 1
+    return ".".join(labels).lower(), at + 1
+
+
+def names():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((HERE, 53))
+    while True:
+        query, peer = s.recvfrom(4096)
+        name, end = name_of(query)
+        asked.append(name)
+        found = ZONE.get(name)
+        head = query[:2] + struct.pack(">HHHHH", 0x8180 if found else 0x8183, 1,
+                                       len(found or []), 0, 0)
+        answers = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + socket.inet_aton(a)
+                           for a in found or [])
+        s.sendto(head + query[12:end + 4] + answers, peer)
+
+
+def echo():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((HERE, 9000))
+    while True:
+        data, peer = s.recvfrom(65536)
+        s.sendto(data, peer)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+
+servers = [Server((HERE, port), Handler) for port in (8000, 8443)]
+for target in [names, echo] + [s.serve_forever for s in servers]:
+    threading.Thread(target=target, daemon=True).start()
+print("ready", flush=True)
+threading.Event().wait()

@@ -1,0 +1,69 @@
+#ifndef REGOLITH_ENGINE_LOCAL_NET_INTERNAL_H
+#define REGOLITH_ENGINE_LOCAL_NET_INTERNAL_H
+
+/* What the files of the network helper share.
+ *
+ *   net_main.c  the process: its socket, its loop     net_box.c   one box: frames in, frames out
+ *   net_names.c questions after names                 net_walls.c, net_route.c, and pure readers */
+
+#include <poll.h>
+
+#include "base/list.h"
+#include "engine/local/net.h"
+#include "engine/local/net_dns.h"
+#include "engine/local/net_frame.h"
+#include "engine/local/net_policy.h"
+#include "engine/local/slirp_part.h"
+
+#define NET_SOCKETS_MAX 1024 /* of one box, at once */
+#define NET_ASKED_MAX   64   /* questions of one box, at once */
+
+struct net_box {
+  struct list node;   /* net.boxes */
+  struct list active; /* net.active: it has sockets or timers; unlinked: it has none */
+  uint64_t id;
+  int tap;
+  struct net_policy policy;
+  uint32_t servers[NET_SERVERS_MAX];
+  Slirp *slirp;     /* owned; NULL while there is nothing to keep */
+  size_t sockets;   /* that slirp has for it */
+  size_t asked;     /* questions under way */
+  bool busy;        /* slirp waits for something: set by net_box_fill */
+  uint64_t told_ms; /* when the host was last told of a refusal */
+  uint32_t refused; /* since then */
+};
+
+/* Descriptors to wait for: made anew each turn. */
+struct net_polls {
+  struct pollfd *v; /* owned */
+  size_t n, cap;
+};
+size_t net_polls_add(struct net_polls *p, int fd, short events);
+
+struct net {
+  int host, epoll, route;
+  const struct slirp_part *slirp;
+  struct list boxes, active;
+  struct list asked; /* struct question.node, oldest first */
+  struct net_polls polls;
+  uint64_t now_ms;
+};
+extern struct net net;
+
+/* net_box.c */
+struct net_box *net_box_new(const struct net_box_message *msg, const char *rules, int tap);
+void net_box_free(struct net_box *b);
+void net_box_read(struct net_box *b); /* some frames from its tap */
+void net_box_fill(struct net_box *b, uint32_t *timeout_ms);
+void net_box_polled(struct net_box *b);
+void net_box_send(struct net_box *b, const void *frame, size_t len);
+/* It wanted to go where it may not: addr, or a name. */
+void net_box_refused(struct net_box *b, uint32_t addr, uint16_t port, bool udp, const char *name);
+
+/* net_names.c */
+void net_names_ask(struct net_box *b, const struct net_frame *f);
+void net_names_fill(uint32_t *timeout_ms);
+void net_names_polled(void);
+void net_names_forget(struct net_box *b);
+
+#endif
