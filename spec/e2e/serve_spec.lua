@@ -93,6 +93,7 @@ local CHECKS = {
   { "vanishing", "ends the command of a client that hangs up" },
   { "slow_readers", "is not held up by those who do not read" },
   { "open_paths", "tells how it is, and what it serves" },
+  { "page_data", "remembers the last commands, and what was spent, for the page" },
   { "metrics", "counts for Prometheus" },
   { "connections", "keeps connections, also of old clients" },
   { "idempotency", "answers the same request once" },
@@ -175,6 +176,25 @@ describe("regolith serve, from start to end", function()
     end
     assert.equal("200", status)
     assert.equal(0, M.stop(server).status)
+  end)
+
+  it("has a page to look and to click at, in a browser", function()
+    if missing then return pending(missing) end
+    if proc.run({ "sh", "-c", "command -v chromium" }).status ~= 0 then
+      return pending "skipped: chromium is not installed"
+    end
+    local dir, keys = M.state(CREDIT, CREDIT)
+    local server, url = M.serve(dir)
+    local home = files.dir "browser"
+    local r = proc.run({ "python3", "spec/serve/console.py", url, keys[1], keys[2],
+      home .. "/page.png" }, { timeout = 120, env = proc.env { HOME = home, TMPDIR = home,
+        XDG_RUNTIME_DIR = home, XDG_CONFIG_HOME = home, XDG_CACHE_HOME = home,
+        PYTHONDONTWRITEBYTECODE = "1" } })
+    assert.equal(0, M.stop(server).status)
+    expect.lacks(r.stdout, "failed")
+    expect.contains(r.stdout, "ok no_trouble\ndone\n")
+    assert.equal("", r.stderr)
+    assert.equal("\137PNG", files.read(home .. "/page.png"):sub(1, 4))
   end)
 
   it("answers what was asked before it ends, and takes nothing more", function()

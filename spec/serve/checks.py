@@ -608,6 +608,44 @@ def connections():
     assert raw(b"GET /healthz HTTP/1.0\r\n\r\n")[0][0] == 200
 
 
+def page_data():
+    sb = A.create(timeout=60, tags={"page": "yes"})
+    execs = "/v1/sandboxes/" + sb + "/execs"
+    assert A.ask("GET", execs).json() == {"sandbox_id": sb, "execs": []}
+    A.exec(sb, ["printf", "a b\\0\\377"])
+    stream(sb, "echo streamed; seq 10000 >&2; exit 7").text
+    A.exec(sb, "true", cwd="/nowhere", status=400)
+    got = A.ask("GET", execs).json()["execs"]
+    assert [x.get("exit_code") for x in got] == [None, 7, 0], got
+    assert got[0]["reason"] == "invalid_argument" and not got[0]["running"], got[0]
+    assert got[1]["stdout"] == "streamed\n" and got[1]["truncated"] and len(got[1]["stderr"]) == 8192
+    assert got[2]["command"] == "printf 'a b\\0\\377'", got[2]
+    waiting = threading.Thread(target=lambda: Client(0).exec(sb, "echo begun; sleep 1"))
+    waiting.start()
+    until(lambda: A.ask("GET", execs).json()["execs"][0]["running"])
+    waiting.join()
+    for i in range(25):
+        A.exec(sb, f"echo {i}")
+    got = A.ask("GET", execs).json()["execs"]
+    assert len(got) == 20 and got[0]["stdout"] == "24\n", [x["stdout"] for x in got]
+    assert Client(1).ask("GET", execs).status_code == 404
+    mine = [b for b in A.ask("GET", "/v1/console").json()["sandboxes"] if b["sandbox_id"] == sb]
+    assert mine[0]["tags"] == {"page": "yes"} and mine[0]["commands_executed"] == 29, mine
+    assert all(b["sandbox_id"] != sb for b in Client(1).ask("GET", "/v1/console").json()["sandboxes"])
+    costs = A.ask("GET", "/v1/costs?hours=2").json()["costs"]
+    assert costs and all(c["tier"] == "CPU" for c in costs), costs
+    for bad in ("hours=0", "hours=745", "hours=x", "days=1"):
+        assert error_code(A.ask("GET", "/v1/costs?" + bad).json()) == "invalid_argument"
+    A.terminate(sb)
+
+
+def until(fn, seconds=20):
+    end = time.monotonic() + seconds
+    while not fn():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
+
+
 def run(name):
     try:
         globals()[name]()

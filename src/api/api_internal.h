@@ -6,10 +6,12 @@
  *   server.c   requests to calls, calls to answers      routes.c   which path is whose
  *   calls.c    the operations                           feed.c     exec as it happens
  *   metrics.c  counters for /metrics                    access.c   the access log
+ *   console.c  the page and what it asks for            history.c  the last commands
  *
  * A call is one request on its way: it lives from the request's head until the exchange has ended,
  * its op, if it has one, is done, and the store has answered, whichever comes last. */
 
+#include "api/history.h"
 #include "api/server.h"
 #include "base/buf.h"
 #include "base/list.h"
@@ -57,16 +59,17 @@ struct call {
   struct val body;               /* the request's */
   struct op *op;                 /* in flight, or NULL */
   void (*on_op)(struct call *c, struct op *op, const struct err *err);
-  const struct val *result; /* of the op, while on_op runs */
-  unsigned waits;           /* answers of the store that are to come */
-  char sandbox_id[64];      /* the one concerned, "" = none */
-  bool base64;              /* of an exec */
-  bool idem;                /* its answer is kept: it goes on without its client */
-  char *idem_key;           /* owned */
-  int status;               /* of the answer while it is being kept */
-  const char *type;         /* likewise */
-  struct buf answer;        /* likewise */
-  struct feed *feed;        /* owned; an exec as it happens */
+  const struct val *result;   /* of the op, while on_op runs */
+  unsigned waits;             /* answers of the store that are to come */
+  char sandbox_id[64];        /* the one concerned, "" = none */
+  bool base64;                /* of an exec */
+  bool idem;                  /* its answer is kept: it goes on without its client */
+  char *idem_key;             /* owned */
+  int status;                 /* of the answer while it is being kept */
+  const char *type;           /* likewise */
+  struct buf answer;          /* likewise */
+  struct feed *feed;          /* owned; an exec as it happens */
+  struct history_exec *noted; /* of an exec that has not ended; the history's */
 };
 
 struct api {
@@ -81,6 +84,7 @@ struct api {
   void *on_closed_data;
   uint64_t started_ms;
   struct counters *counters; /* one per route and one for none; owned */
+  struct history *history;   /* owned */
   struct buf log;            /* lines not written yet */
   struct timer log_timer;
 };
@@ -119,7 +123,15 @@ void call_gone(struct call *c); /* its client left */
 void call_healthz(struct call *c);
 void call_readyz(struct call *c);
 void call_openapi(struct call *c);
+
+/* An exec that was noted has ended: with this outcome, or NULL and why. */
+void call_note_end(struct call *c, const struct val *outcome, const char *why);
+
+/* console.c */
 void call_page(struct call *c);
+void call_console(struct call *c);
+void call_execs(struct call *c);
+void call_costs(struct call *c);
 
 /* feed.c */
 bool feed_wanted(const struct call *c);

@@ -111,10 +111,27 @@ static bool ended_with_sandbox(const struct val *result, const char *id, struct 
   return err->kind != ERR_NONE;
 }
 
+void call_note_end(struct call *c, const struct val *outcome, const char *why)
+{
+  struct history_exec *x = c->noted;
+  c->noted = NULL;
+  if (x) history_end(c->api->history, x, outcome, why);
+}
+
+static void note_output(struct call *c, const struct val *result)
+{
+  const struct val *out = val_get(result, "stdout"), *err = val_get(result, "stderr");
+  if (!c->noted) return;
+  if (out && out->type == VAL_STR) history_output(c->noted, false, out->s.p, out->s.len);
+  if (err && err->type == VAL_STR) history_output(c->noted, true, err->s.p, err->s.len);
+}
+
 static void on_executed(struct call *c, struct op *op, const struct err *err)
 {
   struct err ended = {0};
   struct buf body = {0};
+  if (!err) note_output(c, &op->result);
+  call_note_end(c, err ? NULL : &op->result, err ? err_info(err->kind)->code : NULL);
   if (err) {
     call_error(c, err);
   } else if (ended_with_sandbox(&op->result, c->sandbox_id, &ended)) {
@@ -147,12 +164,15 @@ void call_exec(struct call *c)
     call_error(c, &err);
     return;
   }
-  if (feed_wanted(c)) {
-    feed_start(c, take_body(c));
+  bool feed = feed_wanted(c);
+  if (!feed && check_output(c, &err) < 0) {
+    call_error(c, &err);
     return;
   }
-  if (check_output(c, &err) < 0) {
-    call_error(c, &err);
+  c->noted =
+      history_begin(c->api->history, c->account.id, c->sandbox_id, val_get(&c->body, "command"));
+  if (feed) {
+    feed_start(c, take_body(c));
     return;
   }
   struct val args = take_body(c);
@@ -416,22 +436,4 @@ static void answer_file(struct call *c, const struct embedded_file *f, const cha
 void call_openapi(struct call *c)
 {
   answer_file(c, file_named("openapi.json"), "application/json");
-}
-
-/* The page runs its own script and talks to this server alone. */
-void call_page(struct call *c)
-{
-  const struct embedded_file *page = file_named("console.html");
-  struct buf body = {0};
-  buf_puts(&c->headers,
-           "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; style-src "
-           "'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; form-action "
-           "'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n"
-           "Referrer-Policy: no-referrer\r\n");
-  if (page) {
-    answer_file(c, page, "text/html; charset=utf-8");
-    return;
-  }
-  buf_puts(&body, "regolith " REGOLITH_VERSION ": GET /openapi.json says what is served here\n");
-  call_answer(c, 200, "text/plain; charset=utf-8", &body);
 }

@@ -113,7 +113,9 @@ static void send_text(struct feed *s, size_t which, const char *name, const char
 void feed_chunk(struct call *c, enum op_stream which, const void *data, size_t len)
 {
   struct feed *s = c->feed;
-  if (which == OP_EVENT || !c->x) return;
+  if (which == OP_EVENT) return;
+  if (c->noted) history_output(c->noted, which == OP_STDERR, data, len);
+  if (!c->x) return;
   begin(s);
   if (!c->x) return;
   bool err = which == OP_STDERR;
@@ -156,6 +158,7 @@ static void on_done(struct call *c, struct op *op, const struct err *err)
 {
   struct feed *s = c->feed;
   timer_stop(c->api->loop, &s->timer);
+  call_note_end(c, err ? NULL : &op->result, err ? err_info(err->kind)->code : NULL);
   if (!c->x) {
     call_check_free(c);
     return;
