@@ -2,6 +2,7 @@
  * what a crash leaves. Layers here are empty folders under made-up digests. */
 #include "test.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -308,6 +309,58 @@ static void a_prefix_is_not_a_layer(void)
   end();
 }
 
+/* What image_store_add does to lists, one layer after the other, in the order of their names. */
+static void settle_slowly(void)
+{
+  char lists[128];
+  struct dirent **names;
+  snprintf(lists, sizeof lists, "%s/lists", top);
+  int dir_fd = open(lists, O_RDONLY | O_DIRECTORY);
+  int n = scandir(lists, &names, NULL, alphasort);
+  for (int i = 0; i < n; i++) {
+    char lasting[64];
+    snprintf(lasting, sizeof lasting, "%.*s", (int)strcspn(names[i]->d_name, "~"),
+             names[i]->d_name);
+    if (strcmp(lasting, names[i]->d_name) == 0) continue;
+    usleep(50);
+    if (renameat(dir_fd, names[i]->d_name, dir_fd, lasting) < 0) _exit(1);
+  }
+  _exit(0);
+}
+
+/* The list of a layer goes on to its lasting name while others look for it: at no moment does
+ * anyone find neither. (Who did took the layer for absent and unpacked it again, or said that it
+ * had vanished.) */
+static void a_layer_that_settles_is_there_all_the_time(void)
+{
+  enum { LAYERS = 400 };
+  static char layers[LAYERS][IMAGE_DIGEST_SIZE];
+  begin();
+  for (int i = 0; i < LAYERS; i++) {
+    struct image_stage stage;
+    snprintf(layers[i], sizeof layers[i], "sha256:%028d%036d", i, 0);
+    CHECK_INT(image_stage_new(store, &stage, &err), 0);
+    CHECK_INT(image_stage_commit(store, &stage, layers[i], 0, 0, &err), 0);
+  }
+  pid_t pid = fork();
+  if (pid == 0) settle_slowly();
+  int missed = 0, status = -1;
+  for (int i = 0; i < LAYERS; i++) {
+    char path[64] = "lists/";
+    image_layer_id(layers[i], path + strlen("lists/"));
+    for (bool settled = false; !settled && waitpid(pid, &status, WNOHANG) == 0;) {
+      settled = has(path);
+      int fd = image_store_open_list(store, layers[i], NULL);
+      missed += fd < 0;
+      if (fd >= 0) close(fd);
+    }
+  }
+  waitpid(pid, &status, 0);
+  CHECK_INT(status, 0);
+  CHECK_INT(missed, 0);
+  end();
+}
+
 /* Processes that add, find, lease and collect at once: nothing that is leased ever goes. */
 static void processes_share_a_store(void)
 {
@@ -366,6 +419,7 @@ const struct test_case test_cases[] = {
     {"layers_of_another_boot_do_not_count", layers_of_another_boot_do_not_count},
     {"the_first_of_two_stays", the_first_of_two_stays},
     {"a_prefix_is_not_a_layer", a_prefix_is_not_a_layer},
+    {"a_layer_that_settles_is_there_all_the_time", a_layer_that_settles_is_there_all_the_time},
     {"processes_share_a_store", processes_share_a_store},
     {"another_version_is_refused", another_version_is_refused},
     {0}};

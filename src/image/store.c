@@ -435,14 +435,16 @@ bool store_has_layer(struct image_store *s, const char *diff_id)
   return n > 0 && strstr(head, diff_id);
 }
 
+/* A list goes from the name of this boot to the lasting one, while others may be looking: asked for
+ * in this order, the second name is there when the first was gone already. */
 int image_store_open_list(struct image_store *s, const char *diff_id, struct err *err)
 {
   char id[IMAGE_LAYER_ID_SIZE], path[128];
   image_layer_id(diff_id, id);
-  snprintf(path, sizeof path, "lists/%s", id);
+  snprintf(path, sizeof path, "lists/%s~%s", id, s->boot);
   int fd = openat(s->fd, path, O_RDONLY | O_CLOEXEC);
   if (fd >= 0) return fd;
-  snprintf(path, sizeof path, "lists/%s~%s", id, s->boot);
+  snprintf(path, sizeof path, "lists/%s", id);
   fd = openat(s->fd, path, O_RDONLY | O_CLOEXEC);
   if (fd >= 0) return fd;
   return err_set(err, ERR_IMAGE_NOT_FOUND, errno, "the store lacks the list of layer %s", id);
