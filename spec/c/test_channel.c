@@ -124,8 +124,59 @@ static void an_oversized_frame_fails(void)
   close_pair();
 }
 
+/* ---- turns ---- */
+
+enum { FLOOD = 2000 };
+
+struct flooded {
+  struct channel *channel;
+  int peer;
+  size_t frames;
+};
+
+static struct flooded flooded[3];
+static const struct flooded *last;
+static size_t in_a_row, longest, floods_left;
+
+static void on_flood(void *data, const char *p, size_t len)
+{
+  (void)p, (void)len;
+  struct flooded *f = data;
+  in_a_row = f == last ? in_a_row + 1 : 1;
+  last = f;
+  if (in_a_row > longest && floods_left > 1) longest = in_a_row;
+  if (++f->frames == FLOOD && --floods_left == 0) loop_stop(loop);
+}
+
+static void floods_take_turns(void)
+{
+  static const struct channel_events flood_events = {.on_frame = on_flood, .on_end = on_end};
+  static char flood[FLOOD][5];
+  for (int k = 0; k < FLOOD; k++) memcpy(flood[k], "\1\0\0\0x", 5);
+  loop_new(&loop, NULL);
+  floods_left = 3;
+  for (int i = 0; i < 3; i++) {
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    struct flooded *f = &flooded[i];
+    f->peer = pair[0];
+    CHECK(channel_new(&f->channel, loop, pair[1], 64, &flood_events, f, NULL) == 0);
+    CHECK(write(f->peer, flood, sizeof flood) == sizeof flood);
+    shutdown(f->peer, SHUT_WR);
+  }
+  loop_run(loop);
+  CHECK(longest <= 64);
+  for (int i = 0; i < 3; i++) {
+    CHECK_INT(flooded[i].frames, FLOOD);
+    close(flooded[i].peer);
+    channel_close(flooded[i].channel, NULL, NULL);
+  }
+  loop_free(loop);
+}
+
 const struct test_case test_cases[] = {{"frames_arrive_whole", frames_arrive_whole},
                                        {"a_gone_peer_ends_it", a_gone_peer_ends_it},
                                        {"a_cut_frame_fails", a_cut_frame_fails},
                                        {"an_oversized_frame_fails", an_oversized_frame_fails},
+                                       {"floods_take_turns", floods_take_turns},
                                        {0}};

@@ -1,9 +1,10 @@
 /* Frames over a stream socket, for the pair between a worker process and its host.
  *
  * Owns the descriptor, one uv_poll_t and two buffers that exist only while they hold something.
- * Reading is bounded per turn of the loop (READ_TURN bytes), so that a peer that floods slows
- * itself and nobody else; writing happens at once and queues only what the socket does not take. A
- * frame longer than the limit, or an end inside a frame, is a failure of the peer.
+ * In a turn of the loop a channel reads once (PIECE bytes at most) and delivers TURN_FRAMES frames;
+ * what is left waits while the other channels have theirs, so a peer that floods slows itself and
+ * nobody else. Writing happens at once and queues only what the socket does not take. A frame
+ * longer than the limit, or an end inside a frame, is a failure of the peer.
  *
  * Callbacks may pause or close the channel, so every loop here looks at its state again after each.
  *
@@ -21,7 +22,7 @@
 #include "base/err.h"
 #include "core/loop.h"
 
-enum { HEADER = 4, READ_TURN = 256 * 1024, READ_PIECE = 64 * 1024 };
+enum { HEADER = 4, PIECE = 64 * 1024, TURN_FRAMES = 32 };
 
 struct channel {
   struct loop *loop;
@@ -35,7 +36,8 @@ struct channel {
   size_t out_at;
   int interest; /* UV_READABLE | UV_WRITABLE as the poll handle has it */
   bool paused, ended, closing;
-  struct defer resume; /* frames that wait in `in` after a pause */
+  unsigned turn_left;  /* frames that may still be delivered in this turn */
+  struct defer resume; /* whole frames wait in `in`: left by a turn, or by a pause */
   void (*closed)(void *data);
   void *closed_data;
 };
@@ -76,12 +78,12 @@ static uint32_t frame_len(const char *header)
   return (uint32_t)h[0] | (uint32_t)h[1] << 8 | (uint32_t)h[2] << 16 | (uint32_t)h[3] << 24;
 }
 
-/* Delivers the whole frames among the bytes, unless a callback pauses or closes; returns what it
- * used. */
+/* Delivers the whole frames among the bytes, until a callback pauses or closes or the turn is over;
+ * returns what it used. */
 static size_t deliver(struct channel *c, const char *bytes, size_t n)
 {
   size_t at = 0;
-  while (!c->paused && !c->ended && !c->closing && n - at >= HEADER) {
+  while (!c->paused && !c->ended && !c->closing && c->turn_left > 0 && n - at >= HEADER) {
     size_t len = frame_len(bytes + at);
     if (len > c->max_frame) {
       fail(c, EMSGSIZE, "the peer sent a frame over the limit");
@@ -89,6 +91,7 @@ static size_t deliver(struct channel *c, const char *bytes, size_t n)
     }
     if (n - at - HEADER < len) break;
     at += HEADER + len;
+    c->turn_left--;
     c->events->on_frame(c->data, bytes + at - len, len);
   }
   return at;
@@ -111,26 +114,34 @@ static void take(struct channel *c, const char *bytes, size_t n)
   if (used < n) buf_append(&c->in, bytes + used, n - used);
 }
 
+static void read_piece(struct channel *c)
+{
+  static char piece[PIECE]; /* one loop, one thread: shared by all channels */
+  ssize_t n;
+  while ((n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT)) < 0 && errno == EINTR) {}
+  if (n < 0 && errno == EAGAIN) return;
+  if (n < 0)
+    fail(c, errno, "the socket failed");
+  else if (n == 0 && c->in.len > 0)
+    fail(c, EPROTO, "the peer ended inside a frame");
+  else if (n == 0)
+    end(c, NULL);
+  else
+    take(c, piece, (size_t)n);
+}
+
+static void end_turn(struct channel *c)
+{
+  if (c->turn_left == 0 && c->in.len > 0 && !c->paused && !c->ended && !c->closing)
+    loop_defer(c->loop, &c->resume);
+}
+
 static void read_turn(struct channel *c)
 {
-  static char piece[READ_PIECE]; /* one loop, one thread: shared by all channels */
-  if (c->in.len > 0) deliver_kept(c);
-  for (size_t taken = 0; taken < READ_TURN && !c->paused && !c->ended && !c->closing;) {
-    ssize_t n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    if (n < 0) {
-      fail(c, errno, "the socket failed");
-    } else if (n == 0 && c->in.len > 0) {
-      fail(c, EPROTO, "the peer ended inside a frame");
-    } else if (n == 0) {
-      end(c, NULL);
-    } else {
-      take(c, piece, (size_t)n);
-      taken += (size_t)n;
-    }
-    if (n < READ_PIECE) return;
-  }
+  if (c->resume.queued) return; /* what came before comes first */
+  c->turn_left = TURN_FRAMES;
+  read_piece(c);
+  end_turn(c);
 }
 
 static void write_turn(struct channel *c)
@@ -164,7 +175,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 static void on_resume(struct defer *d)
 {
-  deliver_kept(d->data);
+  struct channel *c = d->data;
+  c->turn_left = TURN_FRAMES;
+  deliver_kept(c);
+  end_turn(c);
 }
 
 int channel_new(struct channel **ret, struct loop *loop, int fd, size_t max_frame,
