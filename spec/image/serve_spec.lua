@@ -2,6 +2,7 @@
 -- default image comes from a registry: the commands and programs as they are published, but for
 -- host, key and sandbox.
 local json = require "json"
+local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local proc = require "spec.support.proc"
 local t = require "spec.image.support"
@@ -49,36 +50,47 @@ local function curl(op, body)
 end
 
 t.describe(_ENV, "the Compute API's documentation", function()
-  local server, fill
+  local server, fill, dir
 
   before_each(function()
     if not t.name then return end
     t.env.REGOLITH_IMAGES_JSON = files.write(files.dir "conf" .. "/images.json", json.encode {
       registries = { [("127.0.0.1:%d"):format(t.port)] = { plain_http = true } } })
-    local dir = files.dir "serve"
+    dir = files.dir "serve"
     local made = proc.cli({ "key", "add", "reader", "--credit", "1", "--state", dir },
       { env = t.env })
     local key = assert(made.stdout:match "sk%-%w+", made.stderr)
-    server = proc.cli_start({ "serve", "--listen", "127.0.0.1:0", "--state", dir,
-      "--default-image", t.name .. ":base", "--default-network", "none" }, { env = t.env })
-    local base = server:expect("http://[%d.:]+", 20) .. "/v1/marketplace/compute"
-    function fill(text) return (text:gsub("@BASE@", base):gsub("@KEY@", key)) end
+    function fill(text) return (text:gsub("@BASE@", server.base):gsub("@KEY@", key)) end
   end)
 
-  after_each(function()
+  local function serve(...)
+    server = proc.cli_start({ "serve", "--listen", "127.0.0.1:0", "--state", dir,
+      "--default-image", t.name .. ":base", "--default-network", "none", ... }, { env = t.env })
+    server.base = server:expect("http://[%d.:]+", 20) .. "/v1/marketplace/compute"
+  end
+
+  local function stop()
     if not server then return end
     server:kill "TERM"
     assert.equal(0, server:wait(40).status)
     server = nil
-  end)
+  end
+
+  after_each(stop)
+
+  local function run_raw(options, op, body)
+    local r = proc.run({ "sh", "-c", fill(curl(op, body)) .. " " .. options }, { timeout = 60 })
+    assert.equal(0, r.status, r.stderr)
+    return r.stdout
+  end
 
   local function run(op, body)
-    local r = proc.run({ "sh", "-c", fill(curl(op, body)) }, { timeout = 60 })
-    assert.equal(0, r.status, r.stderr)
-    return json.decode(r.stdout), r.stdout
+    local text = run_raw("", op, body)
+    return json.decode(text), text
   end
 
   t.it("holds for its curl commands; the image is pulled by the first", function()
+    serve()
     local sb, text = run("create", '{"timeout": 300}')
     assert.equal("running", sb.status, text)
     assert.matches("^sb_%w%w%w%w%w%w%w%w%w%w$", sb.sandbox_id)
@@ -101,15 +113,51 @@ t.describe(_ENV, "the Compute API's documentation", function()
     if proc.run({ "python3", "-c", "import requests" }).status ~= 0 then
       return pending "skipped: python3-requests is not installed"
     end
+    serve()
     local r = proc.run({ "python3", "-c", fill(PYTHON) }, { timeout = 60 })
     assert.equal(0, r.status, r.stderr)
     assert.matches("^Created sandbox: sb_%w+\n3%.141592653589793\n\nrunning\n$", r.stdout)
   end)
 
   t.it("waits for nobody's image in vain: what there is not is said", function()
+    serve()
     local r = run("create", ('{"image": "%s:nosuch"}'):format(t.name))
     assert.equal("image_not_found", r.error.code)
     r = run("create", '{"image": "host"}')
     assert.equal("denied", r.error.code)
+  end)
+
+  t.it("answers 503 when a pull takes longer than clients wait, and the pull goes on", function()
+    serve("--pull-wait", "300ms")
+    t.set { delay = 0.4 } -- each of a manifest, a configuration and twelve layers
+    local function try(tag)
+      local text = run_raw("-D -", "create", ('{"image": "%s:%s"}'):format(t.name, tag))
+      return text:match "^HTTP/1.1 (%d+)", text
+    end
+    local status, text = try "many"
+    assert.equal("503", status, text)
+    expect.contains(text, "Retry-After: 1")
+    assert.equal("engine_unavailable", json.decode(text:match "\r\n\r\n(.*)").error.code)
+    local tries = 1
+    while status == "503" and tries < 100 do
+      status, text = try "many"
+      tries = tries + 1
+    end
+    assert.equal("200", status, text)
+    local asked = 0
+    for _, q in ipairs(t.log()) do asked = asked + (q.path:find "manifests/many" and 1 or 0) end
+    assert.equal(1, asked) -- all tries waited for one pull
+    assert.equal("503", (try "zstd"))
+    stop() -- ends the pull of an image that nobody waits for
+    t.tidy()
+    assert.equal(1, #t.listed())
+    local function books(...)
+      local args = { ... }
+      for _, a in ipairs { "--json", "--state", dir } do args[#args + 1] = a end
+      return json.decode(proc.cli(args).stdout)
+    end
+    assert.equal(0, books("key", "ls")[1].held_microusd)
+    -- the credit, and the one create that succeeded
+    assert.equal(2, #books("cost", "--statement", "reader"))
   end)
 end)

@@ -14,9 +14,8 @@
 #include "wire/compute.h"
 #include "wire/op.h"
 
-#define CREATE_MS 55000      /* for an image that is being pulled; clients give up after a minute */
-#define OUTPUT    "5000000B" /* kept of each stream where the request does not say: both fit */
-#define LIST_MAX  1000       /* sandboxes in one answer */
+#define OUTPUT   "5000000B" /* kept of each stream where the request does not say: both fit */
+#define LIST_MAX 1000       /* sandboxes in one answer */
 
 static struct val take_body(struct call *c)
 {
@@ -69,6 +68,12 @@ static bool is_unwanted(const struct call *c, const struct err *err)
   return !err && !c->x && !c->idem;
 }
 
+/* For an image that is being pulled: clients give up after a minute. */
+static uint64_t create_ms(const struct call *c)
+{
+  return c->api->conf.create_ms ? c->api->conf.create_ms : 55000;
+}
+
 /* A pull goes on by itself: whoever tries again later finds the image here. */
 static void create_error(struct call *c, const struct err *err)
 {
@@ -76,7 +81,7 @@ static void create_error(struct call *c, const struct err *err)
   if (err->kind == ERR_TIMEOUT) {
     err_set(&late, ERR_ENGINE_UNAVAILABLE, 0,
             "the sandbox could not be made within %d s; its image may still be on its way",
-            CREATE_MS / 1000);
+            (int)((create_ms(c) + 999) / 1000));
     err_hint(&late, "try again in a moment");
   }
   call_error(c, &late);
@@ -94,7 +99,7 @@ static void on_created(struct call *c, struct op *op, const struct err *err)
 
 void call_create(struct call *c)
 {
-  call_op(c, "sandbox.create", take_body(c), CREATE_MS, on_created);
+  call_op(c, "sandbox.create", take_body(c), create_ms(c), on_created);
 }
 
 /* ---- exec ---- */
@@ -215,7 +220,7 @@ static void on_created_modal(struct call *c, struct op *op, const struct err *er
 
 void call_create_modal(struct call *c)
 {
-  call_op(c, "sandbox.create", take_body(c), CREATE_MS, on_created_modal);
+  call_op(c, "sandbox.create", take_body(c), create_ms(c), on_created_modal);
 }
 
 static struct val target(struct call *c)

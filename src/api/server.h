@@ -24,6 +24,7 @@ struct api_conf {
   struct store *store;            /* where answers to requests with an Idempotency-Key are kept */
   const char *tls_cert, *tls_key; /* PEM files; NULL = plain HTTP */
   size_t max_connections;         /* 0 = the server's default */
+  uint64_t create_ms;             /* how long a create waits, above all for its image; 0 = 55 s */
   int access_log;                 /* a descriptor, one line of JSON per request; -1 = none */
   /* More of /metrics, by whoever has it; NULL = none. */
   void (*metrics)(void *data, struct buf *out);

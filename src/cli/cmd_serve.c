@@ -45,7 +45,7 @@ enum {
 struct serve_options {
   struct cli_list listen, volumes;
   const char *state, *engine, *image, *network, *tls_cert, *tls_key, *access_log;
-  uint64_t retain_ms, drain_ms;
+  uint64_t retain_ms, drain_ms, pull_wait_ms;
   uint32_t max_sandboxes, max_connections;
   bool host_image, quiet;
 };
@@ -64,6 +64,8 @@ static const struct cli_option options[] = {
      "The network of a create that names none (default: open)"},
     {"allow-host-image", 0, CLI_FLAG, AT(host_image), NULL,
      "Clients may ask for the image \"host\": this machine's /usr, read-only"},
+    {"pull-wait", 0, CLI_DURATION, AT(pull_wait_ms), "TIME",
+     "How long a create waits for its image; the pull itself goes on (default: 55s)"},
     {"volume", 0, CLI_LIST, AT(volumes), "NAME=DIR[:ro]",
      "A directory that clients may mount under this name; may be repeated"},
     {"max-sandboxes", 0, CLI_UINT, AT(max_sandboxes), "N",
@@ -395,7 +397,7 @@ static int open_sandboxes(struct serve *s, struct err *err)
                                                     .forget = on_forget,
                                                     .journal_data = s});
   bool priced;
-  int rc = session_open_engine(&engine, s->opt.engine, NULL, s->loop, &priced, err);
+  int rc = session_open_engine(&engine, s->opt.engine, NULL, s->loop, true, &priced, err);
   if (rc < 0) return rc;
   supervisor_add_engine(s->sup, engine);
   supervisor_set_priced(s->sup, s->opt.engine, true);
@@ -446,6 +448,7 @@ static int open_api(struct serve *s, struct err *err)
                                       .tls_cert = s->opt.tls_cert,
                                       .tls_key = s->opt.tls_key,
                                       .max_connections = s->opt.max_connections,
+                                      .create_ms = s->opt.pull_wait_ms,
                                       .access_log = s->access_fd,
                                       .metrics = on_metrics,
                                       .ready = on_ready,

@@ -28,12 +28,13 @@ void session_prefork(const char *program, bool sandboxes, bool scripts)
 }
 
 int session_open_engine(struct engine **ret, const char *name, const struct val *named,
-                        struct loop *loop, bool *ret_priced, struct err *err)
+                        struct loop *loop, bool serves, bool *ret_priced, struct err *err)
 {
   struct engine_choice choice;
   int rc = engines_choose(&choice, name, named, "--engine", err);
   if (rc < 0) return rc;
-  struct engine_conf conf = {.name = name, .loop = loop, .options = &choice.options};
+  struct engine_conf conf = {
+      .name = name, .loop = loop, .options = &choice.options, .serves = serves};
   rc = choice.type->open(ret, &conf, err);
   *ret_priced = choice.priced;
   engine_choice_done(&choice);
@@ -44,7 +45,7 @@ static int add_engine(struct host *host, const char *name, const struct val *nam
 {
   struct engine *opened;
   bool priced;
-  int rc = session_open_engine(&opened, name, named, host_loop(host), &priced, err);
+  int rc = session_open_engine(&opened, name, named, host_loop(host), false, &priced, err);
   if (rc < 0) return rc;
   host_add_engine(host, opened);
   host_set_priced(host, name, priced);

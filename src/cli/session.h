@@ -23,9 +23,9 @@ void session_prefork(const char *program, bool sandboxes, bool scripts);
 int session_open(struct host **ret, const char *engine, const struct val *named,
                  const struct host_conf *conf, struct err *err);
 
-/* One engine alone, for whoever has a loop and a supervisor of its own. */
+/* One engine alone, for whoever has a loop and a supervisor of its own. serves: see engine_conf. */
 int session_open_engine(struct engine **ret, const char *name, const struct val *named,
-                        struct loop *loop, bool *ret_priced, struct err *err);
+                        struct loop *loop, bool serves, bool *ret_priced, struct err *err);
 
 /* The exit status for a session that did not open. */
 int session_exit_status(const struct err *err);

@@ -47,6 +47,8 @@ struct engine_conf {
   const char *name;
   struct loop *loop;
   const struct val *options; /* the engine's own settings, NULL = none */
+  /* For clients that ask again: the pull of an image goes on when nobody waits for it any more. */
+  bool serves;
 };
 
 #define ENGINE_ID_SIZE 64 /* of a sandbox's id, the NUL included */

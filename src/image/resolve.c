@@ -29,6 +29,7 @@
 #include "image/settings.h"
 
 #define OUTPUT_MAX (1024 * 1024)
+#define LINGER_MAX 8 /* pulls under way that nobody waits for */
 
 extern char **environ;
 
@@ -40,7 +41,8 @@ struct image_pulling {
   char *name;          /* owned: as the first request said it */
   struct buf output;
   pid_t pid;
-  int fd; /* the read end of its stdout */
+  int fd;     /* the read end of its stdout */
+  bool ended; /* told to end: nothing for new requests */
 };
 
 struct image_resolver {
@@ -52,7 +54,7 @@ struct image_resolver {
   struct list uses;       /* struct image_use.node: images with a lease, those with refs and idle */
   struct image_use *idle; /* given back last: kept, with its lease, for whoever asks next */
   size_t closing_polls;
-  bool closing;
+  bool linger, closing;
   struct defer closed;
   void (*done)(void *data);
   void *done_data;
@@ -98,10 +100,11 @@ static void on_closed(struct defer *d)
   done(data);
 }
 
-struct image_resolver *image_resolver_new(struct loop *loop)
+struct image_resolver *image_resolver_new(struct loop *loop, bool linger)
 {
   struct image_resolver *r = xcalloc(1, sizeof *r);
   r->loop = loop;
+  r->linger = linger;
   r->closed = (struct defer){.cb = on_closed, .data = r};
   list_init(&r->pulls);
   list_init(&r->uses);
@@ -113,11 +116,18 @@ static void close_if_idle(struct image_resolver *r)
   if (r->closing && list_empty(&r->pulls) && r->closing_polls == 0) loop_defer(r->loop, &r->closed);
 }
 
+static void end_pull(struct image_pulling *p)
+{
+  if (!p->ended) kill(p->pid, SIGTERM);
+  p->ended = true;
+}
+
 void image_resolver_close(struct image_resolver *r, void (*done)(void *data), void *data)
 {
   r->closing = true;
   r->done = done;
   r->done_data = data;
+  LIST_FOREACH (it, &r->pulls) end_pull(list_entry(it, struct image_pulling, node));
   close_if_idle(r);
 }
 
@@ -245,6 +255,8 @@ static void on_child_end(struct image_pulling *p)
   bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   struct err failure = {0};
   if (!well) read_failure(p, &failure);
+  if (list_empty(&p->waiting) && !p->ended)
+    log_info("pulling image %s, which nobody waits for: %s", p->name, well ? "done" : failure.msg);
   while (!list_empty(&p->waiting)) {
     struct image_resolve *req = list_entry(p->waiting.next, struct image_resolve, node);
     struct image_use *use = NULL;
@@ -321,7 +333,7 @@ static int start_pull(struct image_resolver *r, const char *name, struct image_p
 {
   LIST_FOREACH (it, &r->pulls) {
     struct image_pulling *p = list_entry(it, struct image_pulling, node);
-    if (strcmp(p->name, name) != 0 || list_empty(&p->waiting)) continue;
+    if (strcmp(p->name, name) != 0 || p->ended) continue;
     *ret = p;
     return 0;
   }
@@ -377,6 +389,16 @@ int image_resolve_start(struct image_resolver *r, struct image_resolve *req, con
   return rc;
 }
 
+static bool may_linger(const struct image_resolver *r)
+{
+  size_t alone = 0;
+  LIST_FOREACH (it, &r->pulls) {
+    const struct image_pulling *p = list_entry(it, struct image_pulling, node);
+    alone += list_empty(&p->waiting) && !p->ended;
+  }
+  return r->linger && alone <= LINGER_MAX;
+}
+
 void image_resolve_cancel(struct image_resolve *req)
 {
   struct image_pulling *p = req->pulling;
@@ -384,5 +406,5 @@ void image_resolve_cancel(struct image_resolve *req)
   struct err err = {0};
   err_set(&err, ERR_CANCELLED, ECANCELED, "the pull was cancelled");
   answer(req, NULL, &err);
-  if (list_empty(&p->waiting)) kill(p->pid, SIGTERM);
+  if (list_empty(&p->waiting) && !may_linger(p->resolver)) end_pull(p);
 }

@@ -45,8 +45,10 @@ struct image_resolve {
   struct err err;
 };
 
-struct image_resolver *image_resolver_new(struct loop *loop);
-/* No request may be in flight, no image in use. done is called once nothing is left. */
+/* linger: a pull goes on when nobody waits for it any more, for whoever asks next. */
+struct image_resolver *image_resolver_new(struct loop *loop, bool linger);
+/* No request may be in flight, no image in use; pulls that nobody waits for are ended. done is
+ * called once nothing is left. */
 void image_resolver_close(struct image_resolver *r, void (*done)(void *data), void *data);
 
 /* Where the layers lie: "layers" in the store. Valid once a request succeeded. */
@@ -64,7 +66,8 @@ void image_find_program(char *out);
 
 int image_resolve_start(struct image_resolver *r, struct image_resolve *req, const char *name,
                         struct err *err);
-/* on_done follows with CANCELLED. A pull that nobody waits for any more is ended. */
+/* on_done follows with CANCELLED. A pull that nobody waits for any more is ended, unless it may
+ * linger. */
 void image_resolve_cancel(struct image_resolve *req);
 
 #endif

@@ -179,7 +179,7 @@ static int local_open(struct engine **ret, const struct engine_conf *conf, struc
   e->next_id = 1;
   e->warden.fd = -1;
   e->chunk = xmalloc(LOCAL_CHUNK);
-  e->images = image_resolver_new(e->loop);
+  e->images = image_resolver_new(e->loop, conf->serves);
   e->gpus = gpus_new(e->loop, e->watcher);
   if (gpu_maybe()) e->base.caps = ENGINE_CAP_GPU;
   list_init(&e->boxes);
