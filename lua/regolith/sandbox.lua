@@ -14,7 +14,9 @@ local FIELDS <const> = {
   "cost",
 }
 local CALLBACKS <const> = { "on_stdout", "on_stderr" }
-local EVENTS <const> = { "before_create", "created", "exec_done", "terminated" }
+local EVENTS <const> = {
+  "before_create", "created", "exec_done", "connection_refused", "terminated",
+}
 
 local function bad_argument(field, message, hint)
   error(core.error("invalid_argument", message, { field = field, hint = hint }), 0)
@@ -44,7 +46,7 @@ local function fire(event, ...)
 end
 
 ---Calls fn at each event of this script's sandboxes. Returns a function that takes it back.
----@param event "before_create"|"created"|"exec_done"|"terminated"
+---@param event "before_create"|"created"|"exec_done"|"connection_refused"|"terminated"
 ---@param fn function
 ---@return fun()
 function M.on(event, fn)
@@ -196,6 +198,7 @@ local function run_command(target, command, opts)
   local on_chunk, check = take_local_options(args)
   args.sandbox_id = type(target) == "table" and target.sandbox_id or target
   local r = setmetatable(core.call("sandbox.exec", args, { on_chunk = on_chunk }), Result)
+  for _, refused in ipairs(r.refused or {}) do fire("connection_refused", target, refused) end
   fire("exec_done", target, r)
   if check then r:check() end
   return r

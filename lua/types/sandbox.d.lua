@@ -60,6 +60,14 @@ local sandbox = {}
 ---sandbox (ended by terminate, or by life-time or idle time), by a cancel, or in a way that nobody saw.
 ---@alias sandbox.Reason "exited"|"signal"|"timeout"|"oom"|"output_limit"|"terminated"|"sandbox_timeout"|"cancelled"|"unknown"
 
+---A connection that a sandbox's network did not allow.
+---@class sandbox.Refused
+---@field protocol "tcp"|"udp"|"dns"
+---@field address? string where to
+---@field port? integer
+---@field name? string with "dns": the name that was asked for
+---@field times integer so many in a moment; this was one of them
+
 ---How a command ended. Never guessed: `exit_code` is nil unless `reason` is "exited".
 ---@class sandbox.Result
 ---@field ok boolean exited with 0
@@ -73,6 +81,7 @@ local sandbox = {}
 ---@field stderr_bytes integer printed in all, kept or not
 ---@field duration_ms integer milliseconds from start to end of the command
 ---@field usage { cpu_ms: integer, max_rss_mib: integer } what it used
+---@field refused? sandbox.Refused[] connections that its network did not allow, since the result before
 local Result = {}
 
 ---Returns the result when the command exited with 0.
@@ -626,12 +635,12 @@ function Pool:close() end
 function sandbox.pool(opts) end
 
 ---Calls fn at each event of this script's sandboxes: `before_create(opts)`, which may change the options or
----raise to refuse; `created(sb)`; `exec_done(sb, result)`; `terminated(info)`. Returns a function that takes
----the hook back.
+---raise to refuse; `created(sb)`; `exec_done(sb, result)`; `connection_refused(sb, refused)`, with the
+---result of the next command; `terminated(info)`. Returns a function that takes the hook back.
 ---```lua
 ---sandbox.on("exec_done", function(sb, r) log.info(r.reason) end)
 ---```
----@param event "before_create"|"created"|"exec_done"|"terminated"
+---@param event "before_create"|"created"|"exec_done"|"connection_refused"|"terminated"
 ---@param fn function
 ---@return fun() off
 function sandbox.on(event, fn) end

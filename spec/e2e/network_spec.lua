@@ -230,6 +230,32 @@ no | no | no
 ]], r.stdout, r.stderr)
   end)
 
+  it_needs("tells the script what was refused", function()
+    local r = script(([[
+      local sandbox = require "sandbox"
+      sandbox.on("connection_refused", function(sb, what)
+        print("event", sb.sandbox_id ~= nil, what.protocol, what.address or what.name, what.port)
+      end)
+      local sb <close> = sandbox.create { network = { allow = { "10.77.249.2:8000" } } }
+      local function ask(url)
+        local refused, tries = nil, 0
+        repeat -- it comes by another way than the result
+          refused = sb:exec({ "curl", "-sS", "-m", "5", url }).refused
+          tries = tries + 1
+        until refused or tries == 50
+        print(refused and #refused > 0)
+        task.sleep(0.3)
+        sb:exec "true"
+      end
+      ask "http://%s:8443/"
+      ask "http://www.other.test/"
+      print(sb:status().refused_connections >= 2)
+    ]]):format(THERE))
+    expect.contains(r.stdout, "event\ttrue\ttcp\t10.77.249.2\t8443\n")
+    expect.contains(r.stdout, "event\ttrue\tdns\twww.other.test\tnil\n")
+    expect.contains(r.stdout, "true\ntrue\n")
+  end)
+
   it_needs("asks nobody after a name that is not allowed", function()
     local secret = "secret" .. sys.self .. ".test"
     script(CURL .. ([[

@@ -127,6 +127,14 @@ static void entrypoint_ended(struct exec *x)
   }
 }
 
+/* What this sandbox was refused since a command was last answered. */
+static void tell_refused(struct sandbox *sb, struct val *result)
+{
+  if (sb->refused.type != VAL_LIST) return;
+  val_add(result, "refused", sb->refused);
+  sb->refused = (struct val){0};
+}
+
 static void answer(struct exec *x)
 {
   struct op *op = x->op;
@@ -141,6 +149,7 @@ static void answer(struct exec *x)
     x->op = NULL;
     op->handler_data = NULL;
     if (!x->failed) op->result = outcome_print(&o);
+    if (!x->failed) tell_refused(x->sb, &op->result);
     if (!x->failed && x->sb->engine->priced) x->sb->cost_microusd += PRICE_CALL_MICROUSD;
     op_finish(op, x->failed ? &x->done_err : NULL);
   }

@@ -135,6 +135,7 @@ struct val sandbox_view(const struct sandbox *sb)
   val_add(&v, "created_at", iso(sb->created_s));
   val_add(&v, "expires_at", iso(sb->created_s + sb->args.timeout_s));
   val_add(&v, "commands_executed", val_int((int64_t)sb->commands));
+  if (sb->refusals) val_add(&v, "refused_connections", val_int((int64_t)sb->refusals));
   val_add(&v, "config", create_args_config(&sb->args));
   val_add(&v, "tags", strv_to_map(&sb->args.tags));
   val_add(&v, "cost", val_num(price_usd(sb->cost_microusd)));
@@ -445,6 +446,7 @@ static void sandbox_free(struct dying *d)
 {
   struct sandbox *sb = list_entry(d, struct sandbox, dying);
   create_args_free(&sb->args);
+  val_free(&sb->refused);
   outcome_free(&sb->entered);
   holding_done(&sb->holding);
   free(sb);
@@ -628,6 +630,29 @@ static void on_box_end(void *data, enum box_end why)
   sandbox_event(sb, SANDBOX_EV_BOX_END);
 }
 
+/* Told at once to whoever listens, and to the script with its next command's result. */
+static void on_refused(void *data, const struct connect_refused *r)
+{
+  struct sandbox *sb = data;
+  struct val v = val_map();
+  sb->refusals += r->times;
+  if (r->name) val_add(&v, "name", val_str(r->name));
+  if (r->address) val_add(&v, "address", val_str(r->address));
+  if (r->address) val_add(&v, "port", val_int(r->port));
+  val_add(&v, "protocol", val_str(r->name ? "dns" : r->udp ? "udp" : "tcp"));
+  val_add(&v, "times", val_int(r->times));
+  if (supervisor_listened(sb->sup)) {
+    struct val event = event_fields(sb, "connection_refused");
+    for (size_t i = 0; i < v.map.n; i++) val_add(&event, v.map.v[i].key, val_copy(&v.map.v[i].val));
+    supervisor_emit(sb->sup, sb->owner->id, &event);
+  }
+  if (sb->refused.type != VAL_LIST) sb->refused = val_list();
+  if (sb->refused.list.n < SANDBOX_REFUSED_KEPT)
+    val_push(&sb->refused, v);
+  else
+    val_free(&v);
+}
+
 /* A record with nothing behind it yet. */
 static struct sandbox *sandbox_new(struct supervisor *sup, struct owner *o,
                                    struct engine_entry *entry, struct create_args *args)
@@ -662,6 +687,7 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
                                   .asked = &op->args,
                                   .on_done = on_create_done,
                                   .on_end = on_box_end,
+                                  .on_refused = on_refused,
                                   .data = sb};
   int rc = entry->engine->ops->create(entry->engine, &sb->create, err);
   if (rc < 0) {

@@ -34,6 +34,7 @@ struct op;
 #define SANDBOX_EXECS_MAX    4096        /* at once in one sandbox */
 #define SANDBOX_CHANGES_MAX  (32u << 20) /* bytes of paths in the answer to a diff */
 #define SANDBOX_IMAGES_KEPT  16          /* without a name, at once, of one owner */
+#define SANDBOX_REFUSED_KEPT 32     /* refused connections that a script has not been told of */
 #define SANDBOX_ENTRY_KEPT   8192        /* bytes of what an entrypoint prints, each stream */
 
 /* Why a sandbox ended; the first to ask decides. Journals have the numbers: they only grow. */
@@ -136,6 +137,8 @@ struct sandbox {
   int64_t cost_microusd;  /* … and for its calls: all of it */
   struct holding holding; /* what the owner's budgets hold for it */
   int exit_code;          /* of the entrypoint, END_FINISHED */
+  struct val refused;     /* owned: connections that were not allowed, not told to a script yet */
+  uint64_t refusals;      /* all of them */
   struct list by_owner;   /* owner.live or owner.ended */
   struct list by_age;     /* supervisor.retained */
   struct dying dying;

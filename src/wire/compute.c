@@ -270,6 +270,7 @@ static void add_exec(struct val *v, const struct val *result, bool base64, size_
   add_copy(v, "reason", result);
   add_copy(v, "signal", result);
   add_copy(v, "usage", result);
+  add_copy(v, "refused", result);
 }
 
 void compute_print_exec(struct buf *out, const char *sandbox_id, const struct val *result,
