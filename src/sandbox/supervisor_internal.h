@@ -34,8 +34,8 @@ struct op;
 #define SANDBOX_EXECS_MAX    4096        /* at once in one sandbox */
 #define SANDBOX_CHANGES_MAX  (32u << 20) /* bytes of paths in the answer to a diff */
 #define SANDBOX_IMAGES_KEPT  16          /* without a name, at once, of one owner */
-#define SANDBOX_REFUSED_KEPT 32     /* refused connections that a script has not been told of */
-#define SANDBOX_ENTRY_KEPT   8192        /* bytes of what an entrypoint prints, each stream */
+#define SANDBOX_REFUSED_KEPT 32   /* refused connections that a script has not been told of */
+#define SANDBOX_ENTRY_KEPT   8192 /* bytes of what an entrypoint prints, each stream */
 
 /* Why a sandbox ended; the first to ask decides. Journals have the numbers: they only grow. */
 enum sandbox_end {
