@@ -7,6 +7,7 @@
 #   make soak     many clients of one server for SOAK_SECONDS (600)
 #   make deps     install Debian packages that are missing
 #   make test-vm  what depends on control groups, in a small virtual machine with cgroup v2
+#   make test-images  Python, pip, git, gcc and Node in an image of 100 MB of Debian packages
 #   make install PREFIX=~/.local [DESTDIR=]           make uninstall, make clean
 #
 # LUA=lua5.4 names the pkg-config module of the Lua to build with (5.4.8 or later closes known faults).
@@ -78,7 +79,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev 
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps iproute2 bubblewrap python3 chromium curl openssl python3-requests python3-jsonschema
 
-.PHONY: all run test test-vm lint bench asan tsan install uninstall deps deps-test clean format compile-commands
+.PHONY: all run test test-vm test-images lint bench asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -168,6 +169,11 @@ test: deps deps-test
 .PHONY: spec-programs
 # (The objects are named so that the rule for the tests of parts is seen to apply.)
 spec-programs: $(foreach p,$(PARTS),$(call part_obj,$(p))) $(C_SPECS) $(BUILD)/regolith-guard $(BUILD)/regolith-spec
+
+# Python, pip, git, gcc and Node in an image of Debian packages, which are fetched once.
+test-images: deps deps-test
+	@$(MAKE) --no-print-directory all spec-programs
+	sh tools/test.sh $(BUILD) image/programs
 
 PACKAGES_VM := qemu-system-x86 busybox-static cpio dpkg util-linux
 test-vm: deps

@@ -180,6 +180,8 @@ lua_lane() {
 image_lane() {
   enter_lane i
   for f in $(find spec/image -name '*_spec.lua' | LC_ALL=C sort); do
+    # Some 100 MB are fetched and built for this one: only where it is asked for by name (make test-images).
+    case $f:$pattern in *programs*:*programs*) ;; *programs*) continue ;; esac
     run "$f" 500 ${REGOLITH_TEST_NS:+unshare --mount --propagation private} "$build/regolith-spec" "$f"
   done
 }

@@ -2,7 +2,7 @@
 # Builds what the image specs pull:  fixture.sh DIR.  Status 77: what it needs cannot be had here.
 #
 # In DIR: root/ (a small Debian with python3.11, out of Debian packages), img/ (an OCI layout with the tags below),
-# policy.json for skopeo, ca.pem, cert.pem and key.pem for TLS on 127.0.0.1.
+# packages (their names), policy.json for skopeo, ca.pem, cert.pem and key.pem for TLS on 127.0.0.1.
 #   base   one layer        app    base and a second layer: changes, whiteouts, links, attributes, a configuration
 #   many   twelve layers    zstd   app, compressed with zstd       multi  an index: app for this machine, and another
 # It is made once, and made anew when this file changes.
@@ -94,6 +94,7 @@ X
 openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 3650 -subj /CN=127.0.0.1 \
   -addext subjectAltName=IP:127.0.0.1 2>/dev/null
 cp ca.pem cert.pem
+for d in debs/*.deb; do dpkg-deb -f "$d" Package; done >packages
 rm -rf debs
 echo "$mark" >made-by
 mv "$dir" "$keep"

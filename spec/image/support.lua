@@ -103,19 +103,53 @@ function M.layers(ref)
   return json.decode(M.image("inspect", ref).stdout).layers
 end
 
--- Mounts what the store has and compares it with what umoci unpacks.
-function M.same_as_umoci(ref, tag)
+-- Mounts what the store has and compares it with a tree that make (shell) makes in a folder.
+local function same_as(ref, make, tree)
   local paths = {}
   for _, l in ipairs(M.layers(ref)) do table.insert(paths, 1, l.path) end
-  local dir = M.room "umoci"
+  local dir = M.room "same"
   local r = M.sh(([[
-    umoci unpack --image %s:%s %s/u >/dev/null 2>&1 && mkdir %s/m %s/e &&
-    mount -t overlay overlay -o ro,lowerdir=%s:%s/e %s/m || exit 3
-    python3 %s/compare.py %s/u/rootfs %s/m; rc=$?
-    umount %s/m; rm -rf %s/*; exit $rc]]):format(M.img, tag, dir, dir, dir,
-    table.concat(paths, ":"), dir, dir, M.here, dir, dir, dir, dir), { may_fail = true })
+    cd %s && { %s; } >/dev/null 2>&1 && mkdir m e &&
+    mount -t overlay overlay -o ro,lowerdir=%s:e m || exit 3
+    python3 %s/%s/compare.py %s m; rc=$?
+    umount m; rm -rf ./*; exit $rc]]):format(dir, make, table.concat(paths, ":"),
+    lfs.currentdir(), M.here, tree), { may_fail = true })
   assert.equal(0, r.status, r.stdout .. r.stderr)
   expect.contains(r.stdout, " 0 differ")
+end
+
+-- The same tree as what umoci unpacks out of img, by default the fixture's?
+function M.same_as_umoci(ref, tag, img)
+  same_as(ref, ("umoci unpack --image %s:%s u"):format(img or M.img, tag), "u/rootfs")
+end
+
+function M.same_as_folder(ref, path) same_as(ref, "true", path) end
+
+-- Runs fn(port) while Debian's docker-registry serves.
+function M.with_docker_registry(fn)
+  local dir, port = files.dir "registry", M.port + 1
+  files.write(dir .. "/config.yml", ([[
+version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: %s/data}}
+http: {addr: 127.0.0.1:%d}
+]]):format(dir, port))
+  local server = proc.start { "docker-registry", "serve", dir .. "/config.yml" }
+  local ok, why = pcall(function()
+    M.sh(("curl -s -o /dev/null --retry 50 --retry-connrefused --retry-delay 1 %s:%d/v2/")
+      :format("http://127.0.0.1", port))
+    fn(port)
+  end)
+  server:kill "TERM"
+  server:wait(10)
+  M.sh("rm -rf " .. dir .. "/*")
+  assert(ok, why)
+end
+
+-- skopeo between the places it is told, with the options before them.
+function M.skopeo(words, timeout)
+  M.sh(("skopeo --policy %s/policy.json copy -q --dest-tls-verify=false %s")
+    :format(M.keep, words), { timeout = timeout })
 end
 
 --- Like busted's it, where the fixture could be built; else pending, saying why. busted's own
