@@ -210,6 +210,13 @@ build/fuzz/fuzz_net: spec/fuzz/fuzz_net.c $(FUZZ_NET_SRC)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  -o $@ $< $(FUZZ_NET_SRC) -lcjson -lm
 
+FUZZ_FRAME_SRC := $(FUZZ_SRC) $(patsubst %,src/core/%.c,channel loop op) src/host/worker.c
+build/fuzz/fuzz_frame: spec/fuzz/fuzz_frame.c $(FUZZ_FRAME_SRC)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -o $@ $< $(FUZZ_FRAME_SRC) -luv -lcjson -l:libmsgpackc.a -lm
+
 build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
