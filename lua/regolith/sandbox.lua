@@ -11,7 +11,7 @@ local M = {}
 
 local FIELDS <const> = {
   "sandbox_id", "app_id", "name", "engine", "state", "created_at", "expires_at", "config", "tags",
-  "cost",
+  "cost", "tunnels",
 }
 local CALLBACKS <const> = { "on_stdout", "on_stderr" }
 local EVENTS <const> = {
@@ -292,6 +292,19 @@ function Sandbox:terminate()
   end
 end
 
+---The address under which a port of the sandbox is reached, of those that it was created with.
+---@param port integer
+---@return string
+function Sandbox:url(port)
+  check_handle(self, "url")
+  for _, tunnel in ipairs(self.tunnels or {}) do
+    if tunnel.port == port then return tunnel.url end
+  end
+  local name = tostring(port)
+  bad_argument("port", ("port %s of the sandbox is not reached from outside"):format(name),
+    "it was to be created with unencrypted_ports = { " .. name .. " }")
+end
+
 ---Lets the sandbox outlive the script.
 function Sandbox:detach()
   check_handle(self, "detach")
@@ -383,7 +396,6 @@ local PLAIN <const> = {
   remove = { "path" },
   upload = { "source", "target" },
   download = { "source", "target" },
-  url = { "port" },
   diff = {},
   snapshot = {},
   commit = {},

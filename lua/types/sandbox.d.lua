@@ -430,9 +430,9 @@ function Sandbox:download(source, target, opts) end
 ---@return sandbox.Status status
 function Sandbox:wait_ready(timeout) end
 
----The address under which a port of the sandbox can be reached.
+---The address under which a port of the sandbox can be reached: one of the `unencrypted_ports` that it was created with.
 ---
----Errors: `unsupported` on engines without it.
+---Errors: `invalid_argument` for any other.
 ---```lua
 ---print(sb:url(8000))
 ---```

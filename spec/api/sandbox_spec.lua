@@ -142,7 +142,6 @@ describe("sandbox.create", function()
     unsupported({ gpu = "t4" }, "gpu")
     unsupported({ gpu = "A100:2" }, "gpu")
     unsupported({ gpu = { "A10G", "T4" } }, "gpu")
-    unsupported({ unencrypted_ports = { 8000 } }, "unencrypted_ports")
     unsupported({ encrypted_ports = { 8000 } }, "encrypted_ports")
     for _, bad in ipairs { { source = "a/b", target = "/d" }, { source = "a", target = "/proc/x" },
       { source = "a", target = "/dev" }, { source = "a", target = "d" },
@@ -455,14 +454,11 @@ describe("sandbox.engines and sandbox.gpus", function()
   end)
 end)
 
-describe("what later versions bring", function()
-  it("answers unsupported, by name", function()
-    local sb <close> = sandbox.create {}
-    for _, m in ipairs { "url" } do
-      local e = expect.raises({ code = "unsupported", status = 501 },
-        function() return sb[m](sb, "x") end)
-      expect.contains(e.message, m)
-    end
+describe("sb:url", function()
+  it("knows the ports that the sandbox was created with, and no other", function()
+    local sb <close> = sandbox.create { unencrypted_ports = { 8000 } }
+    expect.contains(sb:url(8000), "http://127.0.0.1:")
+    expect.raises({ code = "invalid_argument", field = "port" }, function() return sb:url(1) end)
   end)
 end)
 

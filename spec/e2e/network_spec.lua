@@ -276,6 +276,92 @@ no | no | no
   end)
 end)
 
+describe("ports", function()
+  local SERVER = [[
+    local sandbox = require "sandbox"
+    local sb <close> = sandbox.create {
+      unencrypted_ports = { 8000, 8001 },
+      entrypoint = { "python3", "-m", "http.server", "8000", "--directory", "/usr/share/doc" },
+      ready = { tcp = 8000 }, timeout = 60,
+    }
+    sb:wait_ready "20s"
+    print(sb:url(8000), sb:url(8001))
+  ]]
+  local function start_server(rest, options)
+    local argv = { "run", table.unpack(options or { "--allow-port", "*" }) }
+    argv[#argv + 1] = files.write(files.dir "port" .. "/port.lua", SERVER .. rest)
+    return proc.cli_start(argv)
+  end
+
+  it("are reached on this machine's loopback, by many at once, while the sandbox lives", function()
+    local p = start_server [[
+      print(sb:status().tunnels[2].port, sb:exec("cat /proc/net/dev").stdout:find "eth0")
+      print(select(2, pcall(sb.url, sb, 9000)).code)
+      task.sleep(50)
+    ]]
+    local url = p:expect "(http://127.0.0.1:%d+)\thttp://127.0.0.1:%d+\n8001\tnil\n"
+    local other = p:output():match "\t(http://%S+)"
+    local r = proc.run({ "sh", "-c", ([[
+      for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -sS -m 20 %s/ | grep -c DOCTYPE & done; wait
+    ]]):format(url) }, { timeout = 60 })
+    assert.equal(("1\n"):rep(12), r.stdout, r.stderr)
+    -- Where nobody listens inside, as where nobody listens.
+    assert.is_not.equal(0, proc.run({ "curl", "-sS", "-m", "5", other }).status)
+    p:kill "INT"
+    p:wait(20)
+    assert.equal(7, proc.run({ "curl", "-sS", "-m", "5", url }).status)
+  end)
+
+  it("carry what is large, both ways, and an end that comes from one side", function()
+    local path = files.write(files.dir "port" .. "/echo.lua", [[
+      local sandbox = require "sandbox"
+      local sb <close> = sandbox.create {
+        unencrypted_ports = { 7 }, timeout = 60, ready = { tcp = 7 },
+        entrypoint = { "python3", "-c", [=[
+import socket
+s = socket.create_server(('127.0.0.1', 7))
+while True:
+    c, data = s.accept()[0], b''
+    while True:
+        more = c.recv(65536)
+        if not more: break
+        data += more
+    c.sendall(data[::-1])
+    c.close()
+]=] },
+      }
+      sb:wait_ready "20s"
+      print(sb:url(7))
+      task.sleep(40)
+    ]])
+    local p = proc.cli_start { "run", "--allow-port", "7", path }
+    local port = p:expect "127.0.0.1:(%d+)"
+    local r = proc.run({ "python3", "-c", ([[
+import socket
+s = socket.create_connection(("127.0.0.1", %s))
+sent = bytes(i * 7 %% 251 for i in range(3000000))
+s.sendall(sent)
+s.shutdown(socket.SHUT_WR)
+got = b""
+while True:
+    more = s.recv(65536)
+    if not more: break
+    got += more
+print(got == sent[::-1])
+]]):format(port) }, { timeout = 60 })
+    assert.equal("True\n", r.stdout, r.stderr)
+    p:kill "INT"
+    p:wait(20)
+  end)
+
+  it("need a grant", function()
+    local p = start_server("", {})
+    local r = p:wait(20)
+    assert.equal(1, r.status)
+    expect.contains(r.stderr, "--allow-port 8000")
+  end)
+end)
+
 describe("the network helper", function()
   it_needs("has an id of its own, nothing to see, and no privilege", function()
     local p = start_script [[

@@ -51,7 +51,8 @@ struct engine_conf {
   bool serves;
 };
 
-#define ENGINE_ID_SIZE 64 /* of a sandbox's id, the NUL included */
+#define ENGINE_ID_SIZE   64 /* of a sandbox's id, the NUL included */
+#define ENGINE_PORTS_MAX 16 /* of one sandbox */
 
 /* Why a box ended without being asked to. */
 enum box_end {
@@ -93,6 +94,8 @@ struct create_op {
   /* What it took where that was open: any of image, cpu, memory and gpu; NULL: what args say. Valid
    * during on_done. */
   const struct val *ret_config;
+  /* Where args->unencrypted_ports are reached, on 127.0.0.1; in the same order. */
+  uint16_t ret_ports[ENGINE_PORTS_MAX];
   void *engine_data; /* the engine's while in flight */
 };
 

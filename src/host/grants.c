@@ -371,6 +371,7 @@ static void be_trusted(struct grants *g)
   strv_add(&g->volumes, "*");
   strv_add(&g->commits, "*");
   strv_add(&g->gpus, "*");
+  strv_add(&g->ports, "*");
   strv_add(&g->dir_images, "/");
   strv_add(&g->read_dirs, "/");
   strv_add(&g->write_dirs, "/");

@@ -187,6 +187,18 @@ static bool covers_gpu(const char *grant, const char *asked)
 }
 
 /* Of a list in order of preference each one has to be granted. */
+static int check_ports(const struct grants *g, const struct create_args *a, struct err *err)
+{
+  for (size_t i = 0; i < a->unencrypted_ports_n; i++) {
+    char port[8], what[48];
+    snprintf(port, sizeof port, "%u", a->unencrypted_ports[i]);
+    if (matches_any(&g->ports, port)) continue;
+    snprintf(what, sizeof what, "unencrypted_ports = { %s }", port);
+    return denied(err, "unencrypted_ports", "allow-port", port, what);
+  }
+  return 0;
+}
+
 static int check_gpus(const struct grants *g, const struct create_args *a, struct err *err)
 {
   for (size_t i = 0; i < a->gpu.n; i++) {
@@ -228,6 +240,7 @@ int grants_admit_create(void *grants, const struct val *asked, struct create_arg
   if (rc == 0) rc = check_network(g, a, err);
   if (rc == 0) rc = check_volumes(g, asked, a, err);
   if (rc == 0) rc = check_gpus(g, a, err);
+  if (rc == 0) rc = check_ports(g, a, err);
   if (rc == 0)
     rc = check_size("cpu", g->max_cpu_milli, 1000, "max-cpu", "", asked, &a->cpu_milli, err);
   if (rc == 0)

@@ -15,7 +15,7 @@ struct grants {
   char *engine, *image; /* owned; defaults of sandboxes that name none; NULL = not chosen */
   struct val named;     /* owned; the configuration's `engines`: a map of tables, or nil */
   /* Patterns: "*" is any, and else stands for anything but a slash. */
-  struct strv engines, images, volumes, commits, gpus;
+  struct strv engines, images, volumes, commits, gpus, ports;
   struct strv volume_dirs;           /* NAME=ro:DIR or NAME=rw:DIR, absolute and without links */
   struct strv networks;              /* "open", or hosts as in http */
   struct strv dir_images;            /* absolute directories, without links */

@@ -9,6 +9,7 @@
  * States: state.c. Ends: end_infos below. */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,6 +117,25 @@ static struct val iso(int64_t wall_s)
   return val_str(text);
 }
 
+static void add_tunnels(const struct sandbox *sb, struct val *v)
+{
+  struct val list = val_list();
+  for (size_t i = 0; i < sb->args.unencrypted_ports_n && i < ENGINE_PORTS_MAX; i++) {
+    struct val one = val_map();
+    char url[40];
+    if (!sb->create.ret_ports[i]) continue;
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", sb->create.ret_ports[i]);
+    val_add(&one, "port", val_int(sb->args.unencrypted_ports[i]));
+    val_add(&one, "url", val_str(url));
+    val_add(&one, "encrypted", val_bool(false));
+    val_push(&list, one);
+  }
+  if (list.list.n > 0)
+    val_add(v, "tunnels", list);
+  else
+    val_free(&list);
+}
+
 struct val sandbox_view(const struct sandbox *sb)
 {
   struct val v = val_map();
@@ -138,6 +158,7 @@ struct val sandbox_view(const struct sandbox *sb)
   if (sb->refusals) val_add(&v, "refused_connections", val_int((int64_t)sb->refusals));
   val_add(&v, "config", create_args_config(&sb->args));
   val_add(&v, "tags", strv_to_map(&sb->args.tags));
+  if (sb->announced && !over) add_tunnels(sb, &v);
   val_add(&v, "cost", val_num(price_usd(sb->cost_microusd)));
   return v;
 }

@@ -338,6 +338,13 @@ static void on_probe(const struct proto_probe *p)
   say(&answer, sizeof answer);
 }
 
+static void on_connect(const struct proto_connect *c)
+{
+  struct proto_connect answer = *c;
+  cleanup_close int fd = agent_port_connect((uint16_t)c->port);
+  if (proto_send_one(agent.sock, &answer, sizeof answer, fd) < 0) die();
+}
+
 /* --- serving ---------------------------------------------------------------------------------- */
 
 static char message[PROTO_INLINE_MAX + sizeof(struct proto_exec)];
@@ -359,6 +366,10 @@ static void dispatch(size_t len, const int *fds, size_t fds_n)
     struct proto_probe p;
     memcpy(&p, message, sizeof p);
     on_probe(&p);
+  } else if (type == PROTO_CONNECT && len == sizeof(struct proto_connect)) {
+    struct proto_connect c;
+    memcpy(&c, message, sizeof c);
+    on_connect(&c);
   } else {
     die();
   }

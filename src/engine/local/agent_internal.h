@@ -29,6 +29,8 @@ int agent_user_find(const char *spec, uint32_t mapped, struct agent_user *ret);
 /* Does something in the box accept connections on this port of its loopback? Takes a few
  * milliseconds at most. */
 bool agent_port_open(uint16_t port);
+/* A connection to it, the caller's; -1: there is none. */
+int agent_port_connect(uint16_t port);
 
 /* One command to start. */
 struct agent_launch {

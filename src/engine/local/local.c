@@ -315,8 +315,8 @@ static void local_close(struct engine *engine, void (*done)(void *data), void *d
 
 const struct engine_ops local_engine_ops = {
     .name = "local",
-    .caps = ENGINE_CAP_NETWORK | ENGINE_CAP_VOLUMES | ENGINE_CAP_SNAPSHOT | ENGINE_CAP_FILES |
-            ENGINE_CAP_SPAWN,
+    .caps = ENGINE_CAP_NETWORK | ENGINE_CAP_PORTS | ENGINE_CAP_VOLUMES | ENGINE_CAP_SNAPSHOT |
+            ENGINE_CAP_FILES | ENGINE_CAP_SPAWN,
     .open = local_open,
     .create = local_create,
     .exec = local_exec,

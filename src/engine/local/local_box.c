@@ -130,6 +130,7 @@ void box_finish(struct engine_box *b, enum box_end why)
   close_pidfd(b);
   close_upper(b);
   net_leave(b);
+  ports_close(b);
   run_end_all(b, why == BOX_END_OOM);
   end_probe(b, false);
   bool failed = b->create != NULL;
@@ -291,11 +292,17 @@ static union {
   struct proto_started started;
   struct proto_exited exited;
   struct proto_probe probe;
+  struct proto_connect connect;
 } from_agent;
 
-static bool dispatch(struct engine_box *b, size_t len)
+/* Only a connection that was asked for comes with a descriptor. */
+static bool dispatch(struct engine_box *b, size_t len, int fd)
 {
   if (len < sizeof from_agent.type) return false;
+  if (from_agent.type == PROTO_CONNECT && len == sizeof from_agent.connect)
+    return ports_on_connected(b, &from_agent.connect, fd);
+  if (fd >= 0) close(fd);
+  if (fd >= 0) return false;
   switch (from_agent.type) {
   case PROTO_READY: return on_ready(b, len);
   case PROTO_FAILED: return on_failed(b, &from_agent.failed, len);
@@ -316,8 +323,10 @@ static void read_agent(struct engine_box *b)
     size_t fds_n = 0;
     ssize_t n = proto_recv(b->sock, &from_agent, sizeof from_agent, fds, &fds_n, false);
     if (n == -EAGAIN) return;
-    for (size_t k = 0; k < fds_n; k++) close(fds[k]);
-    if (n <= 0 || fds_n > 0 || !dispatch(b, (size_t)n)) box_lose(b);
+    for (size_t k = 1; k < fds_n; k++) close(fds[k]);
+    int fd = fds_n > 0 ? fds[0] : -1;
+    if (n <= 0 && fd >= 0) close(fd);
+    if (n <= 0 || !dispatch(b, (size_t)n, fd)) box_lose(b);
   }
 }
 
@@ -395,8 +404,11 @@ static int check_args(const struct create_args *a, struct err *err)
     if (err) snprintf(err->field, sizeof err->field, "cpu");
     return -ENODEV;
   }
-  if (a->unencrypted_ports_n) return unsupported(err, "unencrypted_ports", "ports yet");
-  if (a->encrypted_ports_n) return unsupported(err, "encrypted_ports", "ports yet");
+  if (a->encrypted_ports_n) {
+    unsupported(err, "encrypted_ports", "certificates for ports");
+    err_hint(err, "unencrypted_ports are reached on this machine's loopback");
+    return -ENOTSUP;
+  }
   return 0;
 }
 
@@ -468,6 +480,8 @@ static struct engine_box *new_box(struct local *e, struct create_op *op)
   b->user = op->args->user ? xstrdup(op->args->user) : NULL;
   list_init(&b->kills);
   list_init(&b->execs);
+  list_init(&b->ports);
+  list_init(&b->links);
   outq_init(&b->out);
   list_append(&e->boxes, &b->node);
   return b;
@@ -622,10 +636,12 @@ int box_create(struct local *e, struct create_op *op, struct err *err)
   if (rc < 0) return rc;
   if (e->closing) return err_set(err, ERR_ENGINE_UNAVAILABLE, 0, "the engine is closing");
   struct engine_box *b = new_box(e, op);
-  rc = b->networked ? net_join(b, err) : 0;
+  rc = ports_open(b, op, err);
+  if (rc == 0 && b->networked) rc = net_join(b, err);
   if (rc == 0) rc = op->args->gpu.n > 0 ? box_find_gpus(b, err) : box_place(b, err);
   if (rc < 0) {
     net_leave(b);
+    ports_close(b);
     free_box(b);
     return rc;
   }

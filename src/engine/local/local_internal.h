@@ -73,6 +73,9 @@ struct engine_box {
   bool networked;           /* it gets a way out */
   struct net_helper *net;   /* that has its tap, or will have it; NULL = none (any more) */
   int tap;                  /* until the helper has it; -1 = none */
+  struct list ports, links; /* struct port.node, struct link.node, owned (local_ports.c) */
+  size_t links_n;
+  uint32_t links_made;
   uint32_t first, rest;     /* owners in there: of root, and of user 1 and so on */
   uint32_t snapshots;       /* made of it so far */
   uint64_t disk_bytes;      /* its quota */
@@ -133,6 +136,12 @@ void net_leave(struct engine_box *b);
 void net_close_all(struct local *e);
 /* local_box.c: the box has a network, or why not. */
 void box_on_net(struct engine_box *b, const struct err *err);
+
+/* local_ports.c */
+int ports_open(struct engine_box *b, struct create_op *op, struct err *err); /* fills ret_ports */
+void ports_close(struct engine_box *b);
+/* false: the agent's word makes no sense. fd is taken; -1 = none. */
+bool ports_on_connected(struct engine_box *b, const struct proto_connect *msg, int fd);
 
 /* local_gpu.c */
 int box_find_gpus(struct engine_box *b, struct err *err); /* then box_place */

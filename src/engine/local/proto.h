@@ -43,7 +43,8 @@ enum proto_type {
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
   PROTO_EXEC_KILL,
-  PROTO_PROBE, /* does something accept connections? One at a time */
+  PROTO_PROBE,   /* does something accept connections? One at a time */
+  PROTO_CONNECT, /* to a port of the box's loopback; agent → host: the same, + the connection */
   /* agent → host */
   PROTO_READY,
   PROTO_FAILED,  /* set-up failed: instead of READY */
@@ -221,6 +222,12 @@ struct proto_probe { /* PROBE, PROBED */
   uint32_t type;
   uint32_t port;
   uint32_t open; /* PROBED: 1 = yes */
+};
+
+struct proto_connect { /* both ways; the answer without a descriptor: nobody is there */
+  uint32_t type;
+  uint32_t id; /* the host's, of this connection */
+  uint32_t port;
 };
 
 struct proto_ready {
