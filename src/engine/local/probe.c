@@ -23,6 +23,7 @@
 #include "engine/local/gpu.h"
 #include "engine/local/probe.h"
 #include "engine/local/probe_internal.h"
+#include "engine/local/tap.h"
 
 #define SANDBOX_IDS 65536
 
@@ -487,11 +488,17 @@ static bool loadable(const char *library)
 static void probe_network_helper(struct probe *p)
 {
   struct probe_item *it = add(p, "network helper");
-  bool slirp = loadable("libslirp.so.0"), tun = access("/dev/net/tun", R_OK | W_OK) == 0;
-  found(it, "%s, %s", slirp ? "libslirp" : "no libslirp", tun ? "/dev/net/tun" : "no /dev/net/tun");
-  if (!slirp || !tun)
+  bool slirp = loadable("libslirp.so.0");
+  int tun = tap_usable();
+  found(it, "%s, %s", slirp ? "libslirp" : "no libslirp",
+        tun == 0         ? "/dev/net/tun"
+        : tun == -EACCES ? "/dev/net/tun is not for you"
+                         : "no /dev/net/tun");
+  if (!slirp || tun < 0)
     worse(it, PROBE_DEGRADED, "sandboxes have no network but their own loopback",
-          slirp ? "sudo modprobe tun" : "sudo apt-get install -y libslirp0");
+          !slirp           ? "sudo apt-get install -y libslirp0"
+          : tun == -EACCES ? "sudo chmod 666 /dev/net/tun"
+                           : "sudo modprobe tun");
 }
 
 static void count_gpu(void *data, const char *name, unsigned count, unsigned free_n)
