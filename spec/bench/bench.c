@@ -442,6 +442,13 @@ static struct row output[] = {
      .batch = 256},
     {.name = "to a callback, worker", .run = run_lua, .script = "output.lua", .batch = 256}};
 
+#define BOMB(kind)                                                                                 \
+  {                                                                                                \
+    .name = kind, .run = run_lua, .script = "bombs.lua", .batch = 100, .arg = kind                 \
+  }
+static struct row bombs[] = {BOMB("quiet"),  BOMB("output"), BOMB("fork"),
+                             BOMB("memory"), BOMB("disk"),   BOMB("inodes")};
+
 #define GROUP(id, text, unit_, sign_)                                                              \
   {                                                                                                \
 #id, text, unit_, id, sizeof id / sizeof *id, sign_                                            \
@@ -462,7 +469,8 @@ static struct group groups[] = {
     GROUP(cores, "scripts that compute, over the cores", "us each", 1),
     GROUP(tasks, "concurrent tasks, start to end", "ms", 1),
     GROUP(preempt, "what preemption costs a loop that only computes", "ms", 1),
-    GROUP(output, "output streamed to on_stdout", "MiB/s", -1)};
+    GROUP(output, "output streamed to on_stdout", "MiB/s", -1),
+    GROUP(bombs, "exec in a live sandbox, beside a bomb in another", "us", 1)};
 #define GROUPS (sizeof groups / sizeof *groups)
 
 /* A bundle whose root has nothing but mount points: /usr is bound read-only, as for bwrap. */

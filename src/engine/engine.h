@@ -123,6 +123,9 @@ struct exec_op {
    * it ended. */
   void (*on_done)(struct exec_op *op, const struct err *err);
   void *data;
+  /* Set by whoever takes the chunks, [stream - 1]: what comes from now on is only counted,
+   * so that the engine may read it at its leisure and let the command wait. */
+  bool only_counted[2];
   void *engine_data; /* the engine's while in flight */
 
   /* TIMEOUT: the engine itself ended it at args->timeout_ms. */

@@ -206,6 +206,8 @@ static void command_chunk(struct exec *x, enum exec_stream which, const void *da
   stream_write(s, data, len);
   if (x->op && x->args.stream)
     op_chunk(x->op, which == EXEC_STDOUT ? OP_STDOUT : OP_STDERR, data, len);
+  else
+    x->run.only_counted[which - 1] = stream_truncated(s);
   if (x->args.on_overflow == OVERFLOW_KILL && stream_truncated(s))
     sandbox_exec_kill(x, REASON_OUTPUT_LIMIT);
 }

@@ -215,6 +215,7 @@ static void process_chunk(struct exec *x, enum exec_stream which, const void *da
   struct process *p = x->process;
   struct stream *s = which == EXEC_STDOUT ? &x->out : &x->err;
   stream_write(s, data, len);
+  x->run.only_counted[which - 1] = stream_truncated(s) && !p->readers[which - 1].attached;
   if (x->args.on_overflow == OVERFLOW_KILL && s->total > p->max_output)
     sandbox_exec_kill(x, REASON_OUTPUT_LIMIT);
   LIST_FOREACH_SAFE (it, &p->asks) {

@@ -4,8 +4,11 @@
  *      └──refused──────────────────────────────────────────────────────▶ done
  *
  * Output goes to the caller in pieces as it comes and is never kept here. A caller that cannot keep
- * up pauses it: then the pipes fill and the command waits. A kill of all that the command started
- * is over when the agent reports; an agent that does not within KILL_WAIT_MS has lost its box.
+ * up pauses it: then the pipes fill and the command waits. What is only counted is read a burst at
+ * a time with rests between: a flood that nobody will see must not keep this thread, which serves
+ * all sandboxes, and the command's processor busy as fast as the two can. A kill of all that the
+ * command started is over when the agent reports; an agent that does not within KILL_WAIT_MS has
+ * lost its box.
  *
  * Whatever comes from the agent is checked here: unknown ids and impossible values end the box. */
 #include <errno.h>
@@ -27,6 +30,7 @@
 #define KILL_WAIT_MS  5000
 #define READS_A_TURN  4
 #define READS_AT_END  16
+#define REST_MS       1 /* after a burst of what is only counted */
 #define PIPE_BIG      (256 * 1024)
 #define ARG_MAX_LEN   (128 * 1024 - 1) /* the kernel's MAX_ARG_STRLEN, less the NUL */
 #define TEXT_MAX_LEN  (8 * 1024 * 1024)
@@ -43,6 +47,7 @@ struct stream {
   int fd; /* -1: at its end */
   bool big;
   struct watch watch;
+  struct timer rest; /* runs: watch does not, until it is over */
 };
 
 struct exec {
@@ -71,6 +76,7 @@ static void close_stream(struct stream *s)
 {
   if (s->fd < 0) return;
   watch_stop(s->exec->box->engine->watcher, &s->watch);
+  timer_stop(s->exec->box->engine->loop, &s->rest);
   close(s->fd);
   s->fd = -1;
 }
@@ -156,6 +162,27 @@ static bool drained(const struct exec *x)
   return x->out[0].fd < 0 && x->out[1].fd < 0;
 }
 
+/* Waits for output, or does not: as the pause, and a rest that has not ended, want it. */
+static void watch_stream(struct stream *s)
+{
+  struct watcher *w = s->exec->box->engine->watcher;
+  if (s->fd < 0) return;
+  if (s->exec->paused || timer_running(&s->rest))
+    watch_stop(w, &s->watch);
+  else
+    watch_set(w, &s->watch, s->fd, EPOLLIN);
+}
+
+static void watch_streams(struct exec *x)
+{
+  for (int i = 0; i < 2; i++) watch_stream(&x->out[i]);
+}
+
+static void on_rested(struct timer *t)
+{
+  watch_stream(t->data);
+}
+
 static void on_output(struct watch *watch, uint32_t events)
 {
   struct stream *s = watch->data;
@@ -163,18 +190,11 @@ static void on_output(struct watch *watch, uint32_t events)
   (void)events;
   for (int i = 0; i < READS_A_TURN && !x->paused; i++)
     if (read_stream(s) < LOCAL_CHUNK) break;
-  if (x->exited && drained(x)) finish(x, NULL);
-}
-
-static void watch_streams(struct exec *x)
-{
-  for (int i = 0; i < 2; i++) {
-    struct stream *s = &x->out[i];
-    if (s->fd < 0) continue;
-    if (x->paused)
-      watch_stop(x->box->engine->watcher, &s->watch);
-    else
-      watch_set(x->box->engine->watcher, &s->watch, s->fd, EPOLLIN);
+  if (x->exited && drained(x)) {
+    finish(x, NULL);
+  } else if (x->op->only_counted[s->which - 1] && !x->exited && s->fd >= 0) {
+    timer_start(x->box->engine->loop, &s->rest, REST_MS);
+    watch_stream(s);
   }
 }
 
@@ -346,6 +366,8 @@ bool run_on_exited(struct engine_box *b, const struct proto_exited *msg)
   if (msg->code < 0 || msg->code > max) return false;
   x->exited = true;
   x->report = *msg;
+  for (int i = 0; i < 2; i++) timer_stop(b->engine->loop, &x->out[i].rest);
+  watch_streams(x);
   timer_stop(b->engine->loop, &x->kill_wait);
   drain(x);
   return true;
@@ -551,6 +573,7 @@ static struct exec *new_exec(struct engine_box *b, struct exec_op *op)
     x->out[i] = (struct stream){
         .exec = x, .which = i ? EXEC_STDERR : EXEC_STDOUT, .fd = -1, .watch = {.cb = on_output}};
     x->out[i].watch.data = &x->out[i];
+    x->out[i].rest = (struct timer){.cb = on_rested, .data = &x->out[i]};
   }
   list_append(&b->execs, &x->node);
   return x;
