@@ -193,6 +193,11 @@ exited	0	nil	true	[/tmp
       print(select(2, pcall(sandbox.create, { engine = "other" })).code)
     ]]
     assert.equal("local\tgpu-box\t42\n\ndenied\n", r.stdout, r.stderr)
+    lfs.mkdir(config .. "/regolith")
+    files.write(config .. "/regolith/config.lua", files.read(path))
+    r = proc.cli({ "exec", "--engine", "gpu-box", "--image", "host", "--", "echo", "there" },
+      { env = proc.env { XDG_CONFIG_HOME = config, OTHER_KEY = "k" } })
+    assert.equal("there\n", r.stdout, r.stderr)
   end)
 end)
 

@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/cmd_image.h"
+#include "cli/engines.h"
 #include "cli/session.h"
 #include "core/loop.h"
 #include "core/op.h"
@@ -506,7 +507,11 @@ static int run_exec(struct exec *x)
 {
   struct err err = {0};
   struct host_conf conf = {.default_image = x->opt.image, .on_interrupt = on_interrupt, .data = x};
-  if (session_open(&x->host, x->opt.engine, NULL, &conf, &err) < 0) {
+  struct val named;
+  int rc = engines_configured(&named, x->opt.engine, &err);
+  if (rc == 0) rc = session_open(&x->host, x->opt.engine, &named, &conf, &err);
+  val_free(&named);
+  if (rc < 0) {
     cli_print_err(&err);
     return CLI_EXIT_OWN_FAILURE;
   }

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/local/local.h"
 #include "engine/remote/remote.h"
+#include "host/settings.h"
 #include "wire/schema.h"
 
 static const struct engine_ops *const types[] = {&local_engine_ops, &remote_engine_ops};
@@ -78,6 +79,24 @@ static int unknown(const char *name, const struct val *named, const char *label,
     err_hint(err, "this build has \"local\" and \"remote\"; others are named in the configuration: "
                   "engines = { NAME = { type = \"remote\", url = … } }");
   free(names);
+  return rc;
+}
+
+int engines_configured(struct val *ret, const char *name, struct err *err)
+{
+  struct val settings = {0};
+  char *file = NULL;
+  *ret = (struct val){0};
+  for (size_t i = 0; i < KNOWN_N; i++)
+    if (!name || strcmp(name, known[i]) == 0) return 0;
+  int rc = settings_load(&settings, NULL, &file, err);
+  const struct val *said = rc == 0 ? val_get(val_get(&settings, "engines"), name) : NULL;
+  if (said) {
+    *ret = val_map();
+    val_add(ret, name, val_copy(said));
+  }
+  val_free(&settings);
+  free(file);
   return rc;
 }
 

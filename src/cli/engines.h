@@ -20,6 +20,10 @@ int engines_choose(struct engine_choice *ret, const char *name, const struct val
                    const char *label, struct err *err);
 void engine_choice_done(struct engine_choice *c);
 
+/* Of the `engines` of the user's configuration the one with this name, for whoever reads nothing
+ * else of it; ret is the caller's. Reads no file where the name means something without one. */
+int engines_configured(struct val *ret, const char *name, struct err *err);
+
 /* Registers the types of engines that this program is built with; again is no harm. */
 void engines_register(void);
 
