@@ -11,7 +11,7 @@
  * A call is one request on its way: it lives from the request's head until the exchange has ended,
  * its op, if it has one, is done, and the store has answered, whichever comes last. */
 
-#include "api/history.h"
+#include "api/recent.h"
 #include "api/server.h"
 #include "base/buf.h"
 #include "base/list.h"
@@ -59,17 +59,17 @@ struct call {
   struct val body;               /* the request's */
   struct op *op;                 /* in flight, or NULL */
   void (*on_op)(struct call *c, struct op *op, const struct err *err);
-  const struct val *result;   /* of the op, while on_op runs */
-  unsigned waits;             /* answers of the store that are to come */
-  char sandbox_id[64];        /* the one concerned, "" = none */
-  bool base64;                /* of an exec */
-  bool idem;                  /* its answer is kept: it goes on without its client */
-  char *idem_key;             /* owned */
-  int status;                 /* of the answer while it is being kept */
-  const char *type;           /* likewise */
-  struct buf answer;          /* likewise */
-  struct feed *feed;          /* owned; an exec as it happens */
-  struct history_exec *noted; /* of an exec that has not ended; the history's */
+  const struct val *result;  /* of the op, while on_op runs */
+  unsigned waits;            /* answers of the store that are to come */
+  char sandbox_id[64];       /* the one concerned, "" = none */
+  bool base64;               /* of an exec */
+  bool idem;                 /* its answer is kept: it goes on without its client */
+  char *idem_key;            /* owned */
+  int status;                /* of the answer while it is being kept */
+  const char *type;          /* likewise */
+  struct buf answer;         /* likewise */
+  struct feed *feed;         /* owned; an exec as it happens */
+  struct recent_exec *noted; /* of an exec that has not ended; its list's */
 };
 
 struct api {
@@ -84,7 +84,7 @@ struct api {
   void *on_closed_data;
   uint64_t started_ms;
   struct counters *counters; /* one per route and one for none; owned */
-  struct history *history;   /* owned */
+  struct recent *recent;     /* owned */
   struct buf log;            /* lines not written yet */
   struct timer log_timer;
 };

@@ -118,17 +118,17 @@ static bool ended_with_sandbox(const struct val *result, const char *id, struct 
 
 void call_note_end(struct call *c, const struct val *outcome, const char *why)
 {
-  struct history_exec *x = c->noted;
+  struct recent_exec *x = c->noted;
   c->noted = NULL;
-  if (x) history_end(c->api->history, x, outcome, why);
+  if (x) recent_end(c->api->recent, x, outcome, why);
 }
 
 static void note_output(struct call *c, const struct val *result)
 {
   const struct val *out = val_get(result, "stdout"), *err = val_get(result, "stderr");
   if (!c->noted) return;
-  if (out && out->type == VAL_STR) history_output(c->noted, false, out->s.p, out->s.len);
-  if (err && err->type == VAL_STR) history_output(c->noted, true, err->s.p, err->s.len);
+  if (out && out->type == VAL_STR) recent_output(c->noted, false, out->s.p, out->s.len);
+  if (err && err->type == VAL_STR) recent_output(c->noted, true, err->s.p, err->s.len);
 }
 
 static void on_executed(struct call *c, struct op *op, const struct err *err)
@@ -175,7 +175,7 @@ void call_exec(struct call *c)
     return;
   }
   c->noted =
-      history_begin(c->api->history, c->account.id, c->sandbox_id, val_get(&c->body, "command"));
+      recent_begin(c->api->recent, c->account.id, c->sandbox_id, val_get(&c->body, "command"));
   if (feed) {
     feed_start(c, take_body(c));
     return;

@@ -107,7 +107,7 @@ static void on_found(struct call *c, struct op *op, const struct err *err)
   }
   struct val v = val_map();
   val_add(&v, "sandbox_id", val_str(c->sandbox_id));
-  val_add(&v, "execs", history_list(c->api->history, c->account.id, c->sandbox_id));
+  val_add(&v, "execs", recent_list(c->api->recent, c->account.id, c->sandbox_id));
   call_json(c, 200, &v);
   val_free(&v);
 }

@@ -114,7 +114,7 @@ void feed_chunk(struct call *c, enum op_stream which, const void *data, size_t l
 {
   struct feed *s = c->feed;
   if (which == OP_EVENT) return;
-  if (c->noted) history_output(c->noted, which == OP_STDERR, data, len);
+  if (c->noted) recent_output(c->noted, which == OP_STDERR, data, len);
   if (!c->x) return;
   begin(s);
   if (!c->x) return;

@@ -398,7 +398,7 @@ static void on_closed(struct defer *d)
   timer_stop(api->loop, &api->log_timer);
   buf_free(&api->log);
   free(api->counters);
-  history_free(api->history);
+  recent_free(api->recent);
   free(api);
   if (done) done(data);
 }
@@ -417,7 +417,7 @@ int api_new(struct api **ret, const struct api_conf *conf, struct err *err)
   api->log_timer = (struct timer){.cb = on_log_timer, .data = api};
   api->started_ms = clock_mono_ms();
   api->counters = xcalloc(routes_count() + 1, sizeof *api->counters);
-  api->history = history_new();
+  api->recent = recent_new();
   int rc = httpd_new(&api->httpd,
                      &(struct httpd_conf){.loop = conf->loop,
                                           .ops = &httpd_ops,

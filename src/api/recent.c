@@ -1,11 +1,12 @@
-/* The last commands of each sandbox, as the page shows them.
+/* The last commands of each sandbox, as the page shows them. (Not "history": libedit has those
+ * names, and a part that links it would find ours.)
  *
  * Records lie in one list by age; what each may keep is bounded, and so are all together, so that
  * neither output nor the number of sandboxes makes the server grow. Those that still run are never
  * dropped: their calls hold them.
  *
  * running → ended → dropped */
-#include "api/history.h"
+#include "api/recent.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,8 @@
 #include "base/list.h"
 #include "core/stream.h"
 
-struct history_exec {
-  struct list node; /* history.execs */
+struct recent_exec {
+  struct list node; /* recent.execs */
   int64_t account;
   char sandbox_id[64];
   char *command; /* owned */
@@ -26,25 +27,25 @@ struct history_exec {
   struct stream out, err;
 };
 
-struct history {
+struct recent {
   struct list execs; /* oldest first, owned */
   size_t bytes;      /* of those that have ended */
 };
 
-struct history *history_new(void)
+struct recent *recent_new(void)
 {
-  struct history *h = xcalloc(1, sizeof *h);
+  struct recent *h = xcalloc(1, sizeof *h);
   list_init(&h->execs);
   return h;
 }
 
-static size_t size_of(const struct history_exec *x)
+static size_t size_of(const struct recent_exec *x)
 {
   return sizeof *x + strlen(x->command) + x->out.head_cap + x->out.tail_cap + x->err.head_cap +
          x->err.tail_cap + 512;
 }
 
-static void exec_free(struct history_exec *x)
+static void exec_free(struct recent_exec *x)
 {
   list_remove(&x->node);
   stream_free(&x->out);
@@ -54,10 +55,10 @@ static void exec_free(struct history_exec *x)
   free(x);
 }
 
-void history_free(struct history *h)
+void recent_free(struct recent *h)
 {
   if (!h) return;
-  while (!list_empty(&h->execs)) exec_free(list_entry(h->execs.next, struct history_exec, node));
+  while (!list_empty(&h->execs)) exec_free(list_entry(h->execs.next, struct recent_exec, node));
   free(h);
 }
 
@@ -91,57 +92,57 @@ static char *text_of(const struct val *command)
   struct buf b = {0};
   if (command && command->type == VAL_STR) buf_puts(&b, command->s.p);
   for (size_t i = 0; command && command->type == VAL_LIST && i < command->list.n; i++)
-    if (command->list.v[i].type == VAL_STR && b.len < HISTORY_COMMAND)
+    if (command->list.v[i].type == VAL_STR && b.len < RECENT_COMMAND)
       add_word(&b, command->list.v[i].s.p);
-  if (b.len > HISTORY_COMMAND) {
-    b.len = HISTORY_COMMAND;
+  if (b.len > RECENT_COMMAND) {
+    b.len = RECENT_COMMAND;
     buf_puts(&b, "…");
   }
   return buf_take(&b, NULL);
 }
 
-struct history_exec *history_begin(struct history *h, int64_t account, const char *sandbox_id,
-                                   const struct val *command)
+struct recent_exec *recent_begin(struct recent *h, int64_t account, const char *sandbox_id,
+                                 const struct val *command)
 {
-  struct history_exec *x = xcalloc(1, sizeof *x);
-  *x = (struct history_exec){.account = account,
-                             .command = text_of(command),
-                             .started_s = clock_wall_s(),
-                             .running = true};
+  struct recent_exec *x = xcalloc(1, sizeof *x);
+  *x = (struct recent_exec){.account = account,
+                            .command = text_of(command),
+                            .started_s = clock_wall_s(),
+                            .running = true};
   strncpy(x->sandbox_id, sandbox_id, sizeof x->sandbox_id - 1);
-  stream_init(&x->out, HISTORY_OUTPUT);
-  stream_init(&x->err, HISTORY_OUTPUT);
+  stream_init(&x->out, RECENT_OUTPUT);
+  stream_init(&x->err, RECENT_OUTPUT);
   list_append(&h->execs, &x->node);
   return x;
 }
 
-void history_output(struct history_exec *x, bool is_stderr, const void *data, size_t len)
+void recent_output(struct recent_exec *x, bool is_stderr, const void *data, size_t len)
 {
   stream_write(is_stderr ? &x->err : &x->out, data, len);
 }
 
-static bool same_sandbox(const struct history_exec *x, int64_t account, const char *sandbox_id)
+static bool same_sandbox(const struct recent_exec *x, int64_t account, const char *sandbox_id)
 {
   return x->account == account && strcmp(x->sandbox_id, sandbox_id) == 0;
 }
 
-static void drop(struct history *h, struct history_exec *x)
+static void drop(struct recent *h, struct recent_exec *x)
 {
   h->bytes -= size_of(x);
   exec_free(x);
 }
 
-static void make_room(struct history *h, const struct history_exec *newest)
+static void make_room(struct recent *h, const struct recent_exec *newest)
 {
   size_t n = 0;
   LIST_FOREACH (it, &h->execs) {
-    const struct history_exec *x = list_entry(it, struct history_exec, node);
+    const struct recent_exec *x = list_entry(it, struct recent_exec, node);
     n += !x->running && same_sandbox(x, newest->account, newest->sandbox_id);
   }
   LIST_FOREACH_SAFE (it, &h->execs) {
-    struct history_exec *x = list_entry(it, struct history_exec, node);
-    bool many = n > HISTORY_EXECS && same_sandbox(x, newest->account, newest->sandbox_id);
-    if (x->running || x == newest || (!many && h->bytes <= HISTORY_MAX)) continue;
+    struct recent_exec *x = list_entry(it, struct recent_exec, node);
+    bool many = n > RECENT_EXECS && same_sandbox(x, newest->account, newest->sandbox_id);
+    if (x->running || x == newest || (!many && h->bytes <= RECENT_MAX)) continue;
     n -= many;
     drop(h, x);
   }
@@ -153,8 +154,7 @@ static void copy_field(struct val *to, const struct val *from, const char *name)
   if (v) val_add(to, name, val_copy(v));
 }
 
-void history_end(struct history *h, struct history_exec *x, const struct val *outcome,
-                 const char *why)
+void recent_end(struct recent *h, struct recent_exec *x, const struct val *outcome, const char *why)
 {
   static const char *const fields[] = {"reason", "exit_code", "signal", "duration_ms"};
   x->running = false;
@@ -173,7 +173,7 @@ static struct val kept(const struct stream *s)
   return val_take_bytes(text, len);
 }
 
-static struct val show(const struct history_exec *x)
+static struct val show(const struct recent_exec *x)
 {
   char started[CLOCK_ISO_SIZE];
   struct val v = x->running ? val_map() : val_copy(&x->outcome);
@@ -187,11 +187,11 @@ static struct val show(const struct history_exec *x)
   return v;
 }
 
-struct val history_list(const struct history *h, int64_t account, const char *sandbox_id)
+struct val recent_list(const struct recent *h, int64_t account, const char *sandbox_id)
 {
   struct val list = val_list();
   for (const struct list *it = h->execs.prev; it != &h->execs; it = it->prev) {
-    const struct history_exec *x = list_entry(it, struct history_exec, node);
+    const struct recent_exec *x = list_entry(it, struct recent_exec, node);
     if (same_sandbox(x, account, sandbox_id)) val_push(&list, show(x));
   }
   return list;
