@@ -29,8 +29,9 @@ describe("as scripts in workers", function()
     local dir = lay_out()
     local limits = machine.has_limits() and "limits" or "none"
     task.map(SPECS, { limit = 2 }, function(spec)
-      local r = proc.cli({ "run", "--allow-image", "*", "--allow-port", "*", "--memory", "128MiB", dir .. "/inside.lua",
-        "--", "spec." .. spec:gsub("/", "."), limits }, { timeout = 120 })
+      local argv = { "run", "--allow-image", "*", "--allow-port", "*", "--memory", "128MiB",
+        dir .. "/inside.lua", "--", "spec." .. spec:gsub("/", "."), limits }
+      local r = proc.cli(argv, { timeout = 120 })
       local passed, failed = r.stdout:match "(%d+) passed, (%d+) failed"
       local said = spec .. ":\n" .. r.stdout .. r.stderr
       assert.equal("0", failed, said)
