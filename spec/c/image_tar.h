@@ -48,8 +48,9 @@ static inline void tar_add(struct buf *out, const struct tar_header *h, const vo
   buf_append(out, zeros, (512 - len % 512) % 512);
 }
 
-/* A pax header ("x") with one record. */
-static inline void tar_pax(struct buf *out, const char *key, const void *value, size_t value_len)
+/* One record of a pax header. */
+static inline void tar_pax_record(struct buf *records, const char *key, const void *value,
+                                  size_t value_len)
 {
   char number[24];
   size_t body = strlen(key) + value_len + 3, total = body;
@@ -58,12 +59,23 @@ static inline void tar_pax(struct buf *out, const char *key, const void *value, 
     if (body + digits == total) break;
     total = body + digits;
   }
-  struct buf record = {0};
-  buf_printf(&record, "%zu %s=", total, key);
-  buf_append(&record, value, value_len);
-  buf_putc(&record, '\n');
-  tar_add(out, &(struct tar_header){.name = "pax", .type = 'x'}, record.data, record.len);
-  buf_free(&record);
+  buf_printf(records, "%zu %s=", total, key);
+  buf_append(records, value, value_len);
+  buf_putc(records, '\n');
+}
+
+/* A pax header ("x") with these records, which are freed. */
+static inline void tar_pax_add(struct buf *out, struct buf *records)
+{
+  tar_add(out, &(struct tar_header){.name = "pax", .type = 'x'}, records->data, records->len);
+  buf_free(records);
+}
+
+static inline void tar_pax(struct buf *out, const char *key, const void *value, size_t value_len)
+{
+  struct buf records = {0};
+  tar_pax_record(&records, key, value, value_len);
+  tar_pax_add(out, &records);
 }
 
 static inline void tar_end(struct buf *out)

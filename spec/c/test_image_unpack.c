@@ -218,6 +218,18 @@ static void links_lead_nowhere(void)
   add(&tar, '0', "x/f", "1");
   CHECK(unpack(&tar) < 0);
   end();
+  begin(); /* a ring that the kernel does not see, for a part of it is missing */
+  add(&tar, '2', "x", "missing/../x");
+  add(&tar, '0', "x/f", "1");
+  CHECK(unpack(&tar) < 0);
+  CHECK(strstr(err.msg, "in a loop"));
+  end();
+  begin(); /* out of the root, to what is not there */
+  add(&tar, '2', "esc", "../../nowhere");
+  add(&tar, '0', "esc/f", "1");
+  CHECK_INT(unpack(&tar), 0);
+  CHECK_STR(content("nowhere/f"), "1");
+  end();
   begin(); /* a link to what only a lower layer has */
   add(&tar, '2', "lib", "usr/lib");
   add(&tar, '0', "lib/f", "1");
@@ -230,6 +242,8 @@ static void links_lead_nowhere(void)
 static void hard_links_stay_inside(void)
 {
   static const char *const targets[] = {"../victim", "missing", "/../victim", "esc/victim", "d"};
+  static const char *const why[] = {"leads out of it", "does not have", "leads out of it",
+                                    "does not have", "to a folder"};
   for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
     begin();
     struct buf tar = {0};
@@ -237,6 +251,7 @@ static void hard_links_stay_inside(void)
     add(&tar, '5', "d", NULL);
     add(&tar, '1', "h", targets[i]);
     CHECK(unpack(&tar) < 0);
+    CHECK(strstr(err.msg, why[i]));
     end();
   }
   begin(); /* to a whiteout: that would be one more */
@@ -250,9 +265,11 @@ static void hard_links_stay_inside(void)
   snprintf(path, sizeof path, "%s/victim", top);
   add(&tar, '2', "s", path);
   add(&tar, '1', "h", "s");
+  add(&tar, '1', "h2", "s");
   tar_add(&tar, &(struct tar_header){.name = "h", .type = '0', .mode = 0777}, "mine", 4);
   CHECK_INT(unpack(&tar), 0);
   CHECK_STR(content("h"), "mine");
+  CHECK(is("h2", S_IFLNK));
   end();
 }
 
@@ -293,7 +310,7 @@ static void whiteouts_hide_lower_layers(void)
   CHECK_STR(content("kept"), "3");
   CHECK(opaque("dir_again") && is("dir_again/x", S_IFREG));
   CHECK(opaque("dir_before") && is("dir_before/y", S_IFREG));
-  CHECK(absent(".wh..wh.plnk") && absent(".wh.kept"));
+  CHECK(absent(".wh..wh.plnk") && absent(".wh.plnk") && absent(".wh.kept"));
   end();
   static const char *const bad[] = {".wh.", ".wh..", "a/.wh..."};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -333,6 +350,7 @@ static void later_entries_replace_earlier(void)
   begin(); /* nor is the root a file */
   add(&tar, '2', "./", "/etc");
   CHECK(unpack(&tar) < 0);
+  CHECK(strstr(err.msg, "is not a folder"));
   end();
 }
 
@@ -381,6 +399,23 @@ static void names_are_bytes(void)
   end();
 }
 
+/* A sparse file as GNU tar writes it: "data" at `at`, the rest of `size` bytes is a hole. */
+static void add_sparse(struct buf *tar, const char *at, const char *size)
+{
+  struct buf body = {0}, records = {0};
+  buf_printf(&body, "1\n%s\n4\n", at);
+  while (body.len < 512) buf_putc(&body, '\0');
+  buf_puts(&body, "data");
+  tar_pax_record(&records, "GNU.sparse.major", "1", 1);
+  tar_pax_record(&records, "GNU.sparse.minor", "0", 1);
+  tar_pax_record(&records, "GNU.sparse.name", "sparse", 6);
+  tar_pax_record(&records, "GNU.sparse.realsize", size, strlen(size));
+  tar_pax_add(tar, &records);
+  tar_add(tar, &(struct tar_header){.name = "GNUSparseFile.0/sparse", .type = '0'}, body.data,
+          body.len);
+  buf_free(&body);
+}
+
 static void sizes_are_bounded(void)
 {
   begin(); /* says far more than it has */
@@ -390,10 +425,9 @@ static void sizes_are_bounded(void)
   CHECK_INT(err.kind, ERR_PAYLOAD_TOO_LARGE);
   end();
   begin(); /* a sparse file of 8 EiB */
-  tar_pax(&tar, "GNU.sparse.major", "1", 1);
-  tar_pax(&tar, "GNU.sparse.realsize", "9000000000000000000", 19);
-  add(&tar, '0', "sparse", "1\n0\n0\n");
+  add_sparse(&tar, "0", "9000000000000000000");
   CHECK(unpack(&tar) < 0);
+  CHECK_INT(err.kind, ERR_PAYLOAD_TOO_LARGE);
   end();
   begin(); /* a name of 2 MiB */
   char *name = xmalloc(2 << 20);
@@ -418,6 +452,7 @@ static void sizes_are_bounded(void)
   tar_pax(&tar, "path", name, 256);
   add(&tar, '0', "x", "1");
   CHECK(unpack(&tar) < 0);
+  CHECK(strstr(err.msg, "is too long"));
   end();
   free(name);
 }
@@ -459,6 +494,7 @@ static void broken_archives_are_refused(void)
   end();
   begin(); /* nothing */
   CHECK(unpack_bytes(&tar, 100) < 0);
+  CHECK(strstr(err.msg, "it is empty"));
   end();
   begin(); /* cut in the middle of a file */
   tar_add(&tar, &(struct tar_header){.name = "f", .type = '0', .size = 100000}, "half", 4);
@@ -499,6 +535,39 @@ static int count_line(void *data, const struct list_line *line, struct err *e)
     seen[1]++;
   }
   return 0;
+}
+
+static int check_sparse(void *data, const struct list_line *line, struct err *e)
+{
+  (void)e;
+  static char want[100000];
+  char digest[IMAGE_DIGEST_SIZE];
+  memcpy(want + 4096, "data", 4);
+  image_digest_of(want, sizeof want, digest);
+  if (strcmp(line->path, "sparse") != 0) return 0;
+  CHECK_STR(line->digest, digest);
+  ++*(int *)data;
+  return 0;
+}
+
+static void holes_are_zeros(void)
+{
+  struct buf tar = {0};
+  struct stat st;
+  int seen = 0;
+  begin();
+  add_sparse(&tar, "4096", "100000");
+  CHECK_INT(unpack(&tar), 0);
+  CHECK_INT(fstatat(tree_fd, "sparse", &st, 0), 0);
+  CHECK_INT(st.st_size, 100000);
+  CHECK(st.st_blocks * 512 < 50000);
+  CHECK_INT(list_read(list_fd, check_sparse, &seen, &err), 0);
+  CHECK_INT(seen, 1);
+  end();
+  begin(); /* data behind the end */
+  add_sparse(&tar, "4096", "1000");
+  CHECK(unpack(&tar) < 0);
+  end();
 }
 
 static void digests_and_lists_are_right(void)
@@ -563,6 +632,7 @@ const struct test_case test_cases[] = {
     {"sizes_are_bounded", sizes_are_bounded},
     {"bombs_are_refused", bombs_are_refused},
     {"broken_archives_are_refused", broken_archives_are_refused},
+    {"holes_are_zeros", holes_are_zeros},
     {"digests_and_lists_are_right", digests_and_lists_are_right},
     {"mutations_do_no_harm", mutations_do_no_harm},
     {0}};
