@@ -40,6 +40,32 @@ static void small_sizes(void)
       }
 }
 
+/* Frozen at any moment it keeps a beginning and an end, in the memory it had, or in `least`. */
+static void frozen(void)
+{
+  static char all[20000];
+  for (size_t i = 0; i < sizeof all; i++) all[i] = (char)('a' + i * 7 % 23);
+  for (size_t at = 0; at <= 12000; at += 500)
+    for (size_t least = 0; least <= 200; least += 100) {
+      struct stream s;
+      stream_init(&s, 10000);
+      for (size_t n = 0; n < at; n += 100) stream_write(&s, all + n, 100);
+      size_t had = stream_memory(&s);
+      stream_freeze(&s, least);
+      for (size_t n = at; n < sizeof all; n += 100) stream_write(&s, all + n, 100);
+      CHECK(stream_memory(&s) <= had + 2 * least);
+      CHECK_INT(s.total, sizeof all);
+      CHECK(stream_truncated(&s));
+      size_t head = s.head_len, tail = s.tail_len, len;
+      CHECK(head >= least && tail >= least && head + tail >= (at < 10000 ? at : 10000));
+      char *got = stream_take(&s, &len);
+      CHECK_INT(len, head + tail);
+      CHECK(memcmp(got, all, head) == 0);
+      CHECK(memcmp(got + head, all + sizeof all - tail, tail) == 0);
+      free(got);
+    }
+}
+
 static void random_writes(void)
 {
   unsigned seed = (unsigned)time(NULL);
@@ -102,6 +128,7 @@ static void reading(void)
 }
 
 const struct test_case test_cases[] = {{"small_sizes", small_sizes},
+                                       {"frozen", frozen},
                                        {"random_writes", random_writes},
                                        {"memory_follows_use", memory_follows_use},
                                        {"reading", reading},

@@ -140,6 +140,48 @@ static void exec_time_outs(void)
   tear_down();
 }
 
+/* Many that print much: one owner has a quarter of the bound, each command its two ends. */
+static void output_of_all_is_bounded(void)
+{
+  set_up(&(struct supervisor_conf){.output_max = 256 << 10});
+  struct call c = {0}, many[20] = {0};
+  create("{}");
+  for (int i = 0; i < 20; i++)
+    CHECK(submit(&many[i], "sandbox.exec",
+                 "{\"sandbox_id\":\"%s\",\"command\":[\"print\",\"100000\"]}", id));
+  struct supervisor_stats stats;
+  size_t most = 0;
+  for (int i = 0; i < 20; i++)
+    while (!many[i].done) {
+      run_ms(1);
+      supervisor_stats(sup, &stats);
+      if (stats.captured > most) most = stats.captured;
+    }
+  /* What all may have, 20 × 2 streams × 2 halves × 4 KiB, is more than their 64 KiB. */
+  CHECK(most >= 64 << 10 && most <= 20 * 4 * 4096 + (64 << 10));
+  for (int i = 0; i < 20; i++) {
+    const struct val *r = &many[i].result;
+    CHECK(val_get(r, "stdout")->s.len >= 8192 && val_get(r, "stdout")->s.len < 30000);
+    CHECK(val_get_bool(val_get(r, "truncated"), "stdout", false));
+    CHECK_INT(val_get_int(r, "stdout_bytes", 0) + val_get_int(r, "stderr_bytes", 0), 100000);
+    call_clear(&many[i]);
+  }
+  supervisor_stats(sup, &stats);
+  CHECK_INT(stats.captured, 0);
+  /* One alone has all it asks for. */
+  CHECK(call(&c, "sandbox.exec", "{\"sandbox_id\":\"%s\",\"command\":[\"print\",\"20000\"]}", id));
+  CHECK(!val_get_bool(val_get(&c.result, "truncated"), "stdout", true));
+  /* It is no limit of the command's own that memory is short. */
+  CHECK(call(&c, "sandbox.exec",
+             "{\"sandbox_id\":\"%s\",\"command\":[\"print\",\"200000\"],"
+             "\"on_overflow\":\"kill\"}",
+             id));
+  CHECK_STR(reason(&c), "exited");
+  CHECK(val_get_bool(val_get(&c.result, "truncated"), "stdout", false));
+  call_clear(&c);
+  tear_down();
+}
+
 static void output_is_bounded(void)
 {
   set_up(NULL);
@@ -912,6 +954,7 @@ const struct test_case test_cases[] = {
     {"clocks_end_sandboxes", clocks_end_sandboxes},
     {"exec_time_outs", exec_time_outs},
     {"output_is_bounded", output_is_bounded},
+    {"output_of_all_is_bounded", output_of_all_is_bounded},
     {"streams_flow_and_input", streams_flow_and_input},
     {"exec_races_terminate", exec_races_terminate},
     {"terminate_twice_at_once", terminate_twice_at_once},

@@ -197,6 +197,15 @@ describe("regolith serve, from start to end", function()
     assert.equal("\137PNG", files.read(home .. "/page.png"):sub(1, 4))
   end)
 
+  it("has a bound for the output of all that runs", function()
+    if missing then return pending(missing) end
+    local dir, keys = M.state(CREDIT, CREDIT)
+    local server, url = M.serve(dir, "--output-memory", "16MiB")
+    local result = check(url, keys, { "output_memory" }).output_memory
+    assert.is_true(result, result)
+    assert.equal(0, M.stop(server).status)
+  end)
+
   it("answers what was asked before it ends, and takes nothing more", function()
     local dir, keys = M.state(CREDIT)
     local server, url = M.serve(dir)

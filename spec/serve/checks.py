@@ -448,6 +448,38 @@ def slow_readers():
     A.terminate(sb)
 
 
+def output_memory():
+    """With --output-memory 16MiB: what runs holds a quarter of it, cut in the middle, and another key has its own."""
+    sb, n = A.create(timeout=120), 8
+    got = []
+
+    def go(i):
+        got.append(Client(0).exec(sb, f"printf first; head -c 4900000 /dev/zero | tr '\\0' x; printf last; "
+                                      f"touch /tmp/printed{i}; until [ -e /tmp/go ]; do sleep 0.05; done"))
+    threads = [threading.Thread(target=go, args=(i,)) for i in range(n)]
+    for t in threads:
+        t.start()
+    until(lambda: A.exec(sb, "ls /tmp/printed* | wc -l")["stdout"].strip() == str(n), 60)
+    held = until(lambda: float(re.search(r"\nregolith_output_held_bytes (\S+)", requests.get(
+        BASE + "/metrics", verify=False).text).group(1)))
+    assert 4 << 20 <= held <= 7 << 20, held  # a quarter, and the one that doubled last
+    b = Client(1)
+    other = b.create(timeout=60)
+    r = b.exec(other, "head -c 1000000 /dev/zero | tr '\\0' y")
+    assert len(r["stdout"]) == 1000000 and not r["truncated"]["stdout"], r["truncated"]
+    b.terminate(other)
+    A.exec(sb, "touch /tmp/go")
+    for t in threads:
+        t.join()
+    assert len(got) == n
+    for r in got:
+        assert r["exit_code"] == 0 and r["stdout_bytes"] == 4900009, r["stdout_bytes"]
+        assert r["stdout"].startswith("first") and r["stdout"].endswith("last")
+    assert any(r["truncated"]["stdout"] for r in got)
+    assert sum(len(r["stdout"]) for r in got) < 8 << 20
+    A.terminate(sb)
+
+
 def half_open():
     """Ten thousand connections that never finish their request, and one that does."""
     many, n = [], 10000
@@ -641,9 +673,10 @@ def page_data():
 
 def until(fn, seconds=20):
     end = time.monotonic() + seconds
-    while not fn():
+    while not (value := fn()):
         assert time.monotonic() < end, "not in time"
         time.sleep(0.02)
+    return value
 
 
 def run(name):

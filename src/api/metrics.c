@@ -132,6 +132,8 @@ static void print_sandboxes(const struct api *api, struct buf *out)
   supervisor_stats(api->conf.sup, &s);
   one(out, "sandboxes", "gauge", "Sandboxes alive now.", (double)s.live);
   one(out, "execs", "gauge", "Commands running now.", (double)s.execs);
+  one(out, "output_held_bytes", "gauge", "Output of running commands held in memory.",
+      (double)s.captured);
   one(out, "sandboxes_created_total", "counter", "Sandboxes created.", (double)s.created);
   one(out, "sandboxes_ended_total", "counter", "Sandboxes ended.", (double)s.ended);
 }

@@ -38,8 +38,9 @@ enum {
   DRAIN_MS = 30 * 1000,
   SHUTDOWN_MS = 30 * 1000,
   SIGNALS = 3,
-  FDS_OWN = 64,       /* descriptors that are no connection's and no sandbox's */
-  FDS_PER_SANDBOX = 4 /* its socket, and pipes while commands run */
+  FDS_OWN = 64,        /* descriptors that are no connection's and no sandbox's */
+  FDS_PER_SANDBOX = 4, /* its socket, and pipes while commands run */
+  OUTPUT_BYTES = 1 << 30
 };
 
 struct serve_options {
@@ -47,6 +48,7 @@ struct serve_options {
   const char *state, *engine, *image, *network, *tls_cert, *tls_key, *access_log;
   uint64_t retain_ms, drain_ms, pull_wait_ms;
   uint32_t max_sandboxes, max_connections;
+  uint64_t output_bytes;
   bool host_image, quiet;
 };
 
@@ -72,6 +74,9 @@ static const struct cli_option options[] = {
      "Sandboxes alive at once, of all clients together (default: as many as fit)"},
     {"max-connections", 0, CLI_UINT, AT(max_connections), "N",
      "Connections at once; the longest idle one makes room (default: as many as fit)"},
+    {"output-memory", 0, CLI_SIZE, AT(output_bytes), "SIZE",
+     "For the output of running commands, a quarter for each key; beyond it output is truncated "
+     "(default: 1GiB, a quarter of the machine's memory at most)"},
     {"retain", 0, CLI_DURATION, AT(retain_ms), "TIME",
      "How long the ids of ended sandboxes still answer (default: 24h)"},
     {"tls-cert", 0, CLI_STR, AT(tls_cert), "FILE", "Serve HTTPS with this certificate chain (PEM)"},
@@ -133,6 +138,12 @@ static void know_machine(struct policy *p)
     p->machine_mem_mib = (uint32_t)((uint64_t)info.totalram * info.mem_unit >> 20);
 }
 
+static void share_memory(struct serve *s)
+{
+  uint64_t quarter = (uint64_t)s->policy.machine_mem_mib << 18;
+  s->opt.output_bytes = quarter && quarter < OUTPUT_BYTES ? quarter : OUTPUT_BYTES;
+}
+
 static int check_options(struct serve *s, struct err *err)
 {
   if (!s->opt.tls_cert != !s->opt.tls_key)
@@ -152,6 +163,7 @@ static int check_options(struct serve *s, struct err *err)
   s->policy.volumes = &s->volumes;
   s->policy.host_image = s->opt.host_image || strcmp(s->opt.image, "host") == 0;
   know_machine(&s->policy);
+  if (!s->opt.output_bytes) share_memory(s);
   return 0;
 }
 
@@ -392,6 +404,7 @@ static int open_sandboxes(struct serve *s, struct err *err)
                                                     .default_image = s->opt.image,
                                                     .default_network = s->opt.network,
                                                     .max_sandboxes = s->opt.max_sandboxes,
+                                                    .output_max = s->opt.output_bytes,
                                                     .retain_ms = s->opt.retain_ms,
                                                     .record = on_record,
                                                     .forget = on_forget,

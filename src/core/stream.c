@@ -1,8 +1,9 @@
 /* Bounded capture of output: a head that fills once, then a tail that turns into a ring.
  *
- * Invariants: head_len + tail_len = min(total, max); the tail is a plain buffer until it holds its
- * half, from then on tail_at is both the oldest byte and the next to be overwritten. Both grow by
- * doubling, so that a thousand small commands do not cost a thousand times `max`. */
+ * Invariants: head_len + tail_len = min(total, head_max + tail_max); the tail is a plain buffer
+ * until it holds its half, from then on tail_at is both the oldest byte and the next to be
+ * overwritten. Both grow by doubling, so that a thousand small commands do not cost a thousand
+ * times `max`. */
 #include "core/stream.h"
 
 #include <stdlib.h>
@@ -12,12 +13,7 @@
 
 void stream_init(struct stream *s, size_t max)
 {
-  *s = (struct stream){.max = max};
-}
-
-static size_t head_max(const struct stream *s)
-{
-  return s->max - s->max / 2;
+  *s = (struct stream){.head_max = max - max / 2, .tail_max = max / 2};
 }
 
 static size_t min(size_t a, size_t b)
@@ -51,15 +47,15 @@ void stream_write(struct stream *s, const void *data, size_t len)
 {
   const char *p = data;
   s->total += len;
-  size_t n = min(len, head_max(s) - s->head_len);
+  size_t n = min(len, s->head_max - s->head_len);
   if (n > 0) {
-    grow(&s->head, &s->head_cap, s->head_len + n, head_max(s));
+    grow(&s->head, &s->head_cap, s->head_len + n, s->head_max);
     memcpy(s->head + s->head_len, p, n);
     s->head_len += n;
     p += n;
     len -= n;
   }
-  size_t size = s->max / 2;
+  size_t size = s->tail_max;
   n = min(len, size - s->tail_len);
   if (n > 0) {
     grow(&s->tail, &s->tail_cap, s->tail_len + n, size);
@@ -69,6 +65,22 @@ void stream_write(struct stream *s, const void *data, size_t len)
     len -= n;
   }
   if (len > 0 && size > 0) ring_write(s, p, len, size);
+}
+
+static size_t at_least(size_t cap, size_t least, size_t most)
+{
+  return cap > least ? cap : min(least, most);
+}
+
+void stream_freeze(struct stream *s, size_t least)
+{
+  s->head_max = at_least(s->head_cap, least, s->head_max);
+  s->tail_max = at_least(s->tail_cap, least, s->tail_max);
+}
+
+size_t stream_memory(const struct stream *s)
+{
+  return s->head_cap + s->tail_cap;
 }
 
 bool stream_truncated(const struct stream *s)

@@ -8,7 +8,7 @@
 /* What is kept of a command's output: the first and the last half of `max` bytes, the rest counted.
  * Memory follows what was written and never passes `max`. Zero-initialised keeps nothing. */
 struct stream {
-  size_t max;                /* bytes kept at most */
+  size_t head_max, tail_max; /* bytes kept at most */
   uint64_t total;            /* bytes written, kept or not */
   char *head, *tail;         /* owned; tail is a ring once it is full */
   size_t head_len, head_cap; /* bytes */
@@ -18,6 +18,11 @@ struct stream {
 
 void stream_init(struct stream *s, size_t max);
 void stream_write(struct stream *s, const void *data, size_t len);
+
+/* Where memory is short: no more of it is taken from now on, but for up to `least` bytes of each
+ * half. What was kept stays; the last bytes take the room that there is. */
+void stream_freeze(struct stream *s, size_t least);
+size_t stream_memory(const struct stream *s); /* bytes taken */
 bool stream_truncated(const struct stream *s);
 
 /* A copy of what was kept so far, NUL-terminated behind ret_len (the caller frees). */

@@ -127,6 +127,28 @@ static void entrypoint_ended(struct exec *x)
   }
 }
 
+/* ---- memory for output ---- */
+
+static void count_captured(struct exec *x, size_t now)
+{
+  struct owner *o = x->sb->owner;
+  o->captured += now - x->captured;
+  x->sb->sup->captured += now - x->captured;
+  x->captured = now;
+}
+
+/* Commands of one owner, or of all, that print much at once must not take the memory of the rest:
+ * beyond the bound a stream takes no more than it has. */
+static void capture(struct exec *x, struct stream *s, const void *data, size_t len)
+{
+  const struct supervisor *sup = x->sb->sup;
+  size_t most = sup->output_max;
+  if (most && (sup->captured >= most || x->sb->owner->captured >= most / SANDBOX_OUTPUT_SHARE))
+    stream_freeze(s, SANDBOX_OUTPUT_LEAST);
+  stream_write(s, data, len);
+  count_captured(x, stream_memory(&x->out) + stream_memory(&x->err));
+}
+
 /* What this sandbox was refused since a command was last answered. */
 static void tell_refused(struct sandbox *sb, struct val *result)
 {
@@ -165,6 +187,7 @@ static void finish(struct exec *x)
 {
   struct sandbox *sb = x->sb;
   timer_stop(sb->sup->loop, &x->deadline);
+  count_captured(x, 0); /* what it printed is the answer's from here on */
   x->job->answer(x);
   list_remove(&x->node);
   sb->execs_n--;
@@ -203,12 +226,12 @@ static void on_chunk(struct exec_op *run, enum exec_stream which, const void *da
 static void command_chunk(struct exec *x, enum exec_stream which, const void *data, size_t len)
 {
   struct stream *s = which == EXEC_STDOUT ? &x->out : &x->err;
-  stream_write(s, data, len);
+  capture(x, s, data, len);
   if (x->op && x->args.stream)
     op_chunk(x->op, which == EXEC_STDOUT ? OP_STDOUT : OP_STDERR, data, len);
   else
     x->run.only_counted[which - 1] = stream_truncated(s);
-  if (x->args.on_overflow == OVERFLOW_KILL && stream_truncated(s))
+  if (x->args.on_overflow == OVERFLOW_KILL && s->total > x->args.max_output)
     sandbox_exec_kill(x, REASON_OUTPUT_LIMIT);
 }
 

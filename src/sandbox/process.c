@@ -77,8 +77,7 @@ static struct stream *stream_of(struct process *p, int which)
 
 static size_t kept(struct process *p)
 {
-  return stream_of(p, 0)->head_cap + stream_of(p, 0)->tail_cap + stream_of(p, 1)->head_cap +
-         stream_of(p, 1)->tail_cap;
+  return stream_memory(stream_of(p, 0)) + stream_memory(stream_of(p, 1));
 }
 
 /* Makes room for one more of this owner: those that were waited for go first, then the oldest. */

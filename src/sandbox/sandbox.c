@@ -479,6 +479,11 @@ void sandbox_detach(struct sandbox *sb, struct owner *to)
   holding_done(&sb->holding); /* what it lives on is spent */
   list_remove(&sb->by_owner);
   sb->owner->live_n--;
+  LIST_FOREACH (it, &sb->execs) {
+    size_t captured = list_entry(it, struct exec, node)->captured;
+    sb->owner->captured -= captured;
+    to->captured += captured;
+  }
   sb->owner = to;
   list_append(&to->live, &sb->by_owner);
   to->live_n++;

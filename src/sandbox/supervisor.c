@@ -225,7 +225,12 @@ void supervisor_emit(struct supervisor *sup, uint64_t owner, struct val *fields)
 void supervisor_stats(const struct supervisor *sup, struct supervisor_stats *ret)
 {
   *ret = (struct supervisor_stats){
-      .live = sup->live_n, .execs = sup->execs_n, .created = sup->created, .ended = sup->ended};
+      .live = sup->live_n,
+      .execs = sup->execs_n,
+      .captured = sup->captured,
+      .created = sup->created,
+      .ended = sup->ended,
+  };
 }
 
 /* ---- shutdown ---- */
@@ -323,6 +328,7 @@ struct supervisor *supervisor_new(const struct supervisor_conf *conf)
       .ops = conf->ops,
       .defaults = {xstrdup(engine), xstrdup(image), xstrdup(network)},
       .max_sandboxes = conf->max_sandboxes,
+      .output_max = conf->output_max,
       .retain_ms = conf->retain_ms ? conf->retain_ms : RETAIN_MS,
       .record = conf->record,
       .forget = conf->forget,

@@ -23,6 +23,9 @@ struct supervisor_conf {
   const char *default_engine, *default_image, *default_network; /* NULL: "local", "host", "none" */
   uint32_t max_sandboxes; /* live at once in this process; 0 = no cap */
   uint64_t retain_ms;     /* how long ended ids still answer; 0 = 24 h */
+  /* Bytes of output kept of all running execs, a quarter of it of one owner; beyond that each
+   * keeps what it has, and its output is truncated. 0 = no bound. */
+  size_t output_max;
   /* For a journal: what is to be known of a sandbox after this process, told when it has started
    * (before its create is answered), was extended, has ended, and costs something afterwards. A map
    * of sandbox_id, engine, created_s, ended_s (0: alive), end, exit_code, commands, microusd and
@@ -82,6 +85,7 @@ int supervisor_restore(struct supervisor *sup, uint64_t owner, const struct val 
 
 struct supervisor_stats {
   size_t live, execs;
+  size_t captured; /* bytes of output of running execs */
   uint64_t created, ended;
 };
 void supervisor_stats(const struct supervisor *sup, struct supervisor_stats *ret_stats);

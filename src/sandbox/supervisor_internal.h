@@ -36,6 +36,8 @@ struct op;
 #define SANDBOX_IMAGES_KEPT  16          /* without a name, at once, of one owner */
 #define SANDBOX_REFUSED_KEPT 32   /* refused connections that a script has not been told of */
 #define SANDBOX_ENTRY_KEPT   8192 /* bytes of what an entrypoint prints, each stream */
+#define SANDBOX_OUTPUT_LEAST 4096 /* of each half of a stream that are kept in any case, bytes */
+#define SANDBOX_OUTPUT_SHARE 4    /* one owner has this part of output_max */
 
 /* Why a sandbox ended; the first to ask decides. Journals have the numbers: they only grow. */
 enum sandbox_end {
@@ -84,6 +86,7 @@ struct owner {
   struct list live;  /* sandbox.by_owner, not ended */
   struct list ended; /* sandbox.by_owner, retained */
   size_t live_n;
+  size_t captured; /* bytes of output of running commands */
   bool ending;
   void (*on_ended)(void *data); /* once, when ending and nothing is live */
   void *on_ended_data;
@@ -173,6 +176,7 @@ struct exec {
   struct exec_op run;      /* with the engine until on_done */
   struct kill_op kill;
   struct stream out, err;
+  size_t captured;         /* bytes of both that its owner and the supervisor count */
   struct timer deadline;   /* the time-out, later the wait before another kill */
   enum outcome_reason why; /* why we end it; REASON_EXITED: we do not */
   bool overflown;          /* an operation on files that answers more than it may */
@@ -232,6 +236,7 @@ struct supervisor {
   struct list retained; /* sandbox.by_age, oldest first */
   size_t retained_n;
   size_t live_n, execs_n;
+  size_t captured, output_max; /* bytes of output of running commands; 0 = no bound */
   uint64_t created, ended;
   struct list dying;
   struct list processes; /* process.by_age */
