@@ -5,6 +5,7 @@
 #   format    clang-format                       includes  the include rules of tools/includes.txt
 #   words     tools/words.txt                    targets   the Makefile targets that the documents promise
 #   shell     shellcheck                         lua       luacheck
+#   tests     the tests that the documents name
 #   gcc clang builds without a warning           link      what the binary needs at run time
 #   cppcheck  the C files                        tidy      clang-tidy, few checks
 set -u
@@ -49,6 +50,8 @@ check_shell() {
   shellcheck $list
 }
 
+check_tests() { lua5.4 tools/named_tests.lua; }
+
 check_lua() { files '*.lua' | xargs luacheck --quiet --no-color; }
 
 build() { # NAME COMPILER FLAVOUR
@@ -69,6 +72,16 @@ check_link() {
       *) echo "$bin needs $so: only libc, libuv, liblua and cJSON may be linked; open others on first use"; rc=1 ;;
     esac
   done
+  # A part is linked with our objects first: a name of ours that its library has too would be called in its place.
+  nm -g --defined-only build/lint-gcc/libregolith.a | awk 'NF == 3 { print $3 }' | sort -u >"$out.ours"
+  for part in build/lint-gcc/parts/*.so; do
+    for so in $(readelf -d "$part" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+      nm -D --defined-only "$(ldd "$part" | awk -v so="$so" '$1 == so { print $3 }')" | awk '{ sub(/@.*/, "", $3); print $3 }' |
+        sort -u | comm -12 "$out.ours" - | sed "s|^|$part: of us and of $so: |"
+    done
+  done >"$out.names"
+  if [ -s "$out.names" ]; then cat "$out.names"; rc=1; fi
+  rm -f "$out.ours" "$out.names"
   return $rc
 }
 
@@ -91,7 +104,7 @@ check_tidy() {
     $(pkg-config --cflags lua5.4 libuv libcjson)' "$tidy" 2>/dev/null
 }
 
-[ $# -gt 0 ] || set -- format includes words targets shell lua gcc clang link cppcheck tidy
+[ $# -gt 0 ] || set -- format includes words targets shell lua tests gcc clang link cppcheck tidy
 for c in "$@"; do
   start=$(date +%s%N)
   if "check_$c" >"$out" 2>&1; then word=ok; else word=FAIL; failed=$((failed + 1)); fi

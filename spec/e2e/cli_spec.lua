@@ -56,6 +56,37 @@ describe("the command line", function()
       end
     end)
 
+    it("fails when its output does not arrive, and says nothing when nobody wants more", function()
+      local program, hello = proc.regolith, script("hello.lua", "print 'hello'")
+      for _, args in ipairs { "doctor", "api", "help", "version", "ps", "run " .. hello } do
+        local r = proc.run { "sh", "-c", program .. " " .. args .. " >/dev/full" }
+        assert.equal(1, r.status, args)
+        expect.contains(r.stderr, "cannot write to standard output: No space left on device")
+      end
+      local exec = proc.run { "sh", "-c", program .. " exec -- echo hello >/dev/full" }
+      assert.equal(125, exec.status)
+      expect.contains(exec.stderr, "cannot write to standard output")
+      local gone = proc.run { "sh", "-c", "{ " .. program .. " api; echo $? >&2; } | true" }
+      assert.equal("141\n", gone.stderr)
+    end)
+
+    it("works with few descriptors, and says when there are too few", function()
+      local hello = "exec " .. proc.regolith .. " exec -- echo hello"
+      local r = proc.run { "sh", "-c", "ulimit -n 64; " .. hello }
+      assert.equal("hello\n", r.stdout, r.stderr)
+      r = proc.run { "sh", "-c", "ulimit -n 48; " .. hello }
+      assert.equal(125, r.status)
+      expect.contains(r.stderr, "this process may have 48 open files")
+    end)
+
+    it("tells of a file size limit, and does not die of it", function()
+      local hello = script("hello.lua", "print 'hello'")
+      local run = { proc.regolith, "run --report", hello .. ".json", hello }
+      local r = proc.run { "sh", "-c", "ulimit -f 0; exec " .. table.concat(run, " ") }
+      assert.equal(1, r.status, r.signal)
+      expect.contains(r.stderr, "File too large")
+    end)
+
     it("has a man page that knows every command and option, and no other", function()
       local page = files.read "docs/regolith.1"
       local function sorted(set)

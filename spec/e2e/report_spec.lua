@@ -93,6 +93,25 @@ describe("a run", function()
     expect.contains(r.stderr, "cannot write the report")
   end)
 
+  it("is written into a pipe or through a link, which are never replaced", function()
+    files.write(dir .. "/x.lua", "print 'ran'")
+    files.write(dir .. "/old.json", "old")
+    local r = proc.run({ "sh", "-c", [[
+      ln -s old.json link.json && ln -s /dev/full full && mkfifo pipe || exit
+      cat pipe >through & sleep 0.1
+      "$0" run --report link.json x.lua && test -L link.json || exit
+      "$0" run --report pipe x.lua && test -p pipe || exit
+      wait
+      "$0" run --report pipe x.lua; echo $?
+      "$0" run --report full x.lua; echo $?; test -L full]], proc.regolith }, { cwd = dir })
+    assert.equal(0, r.status, r.stderr)
+    assert.equal("ran\nran\nran\n1\nran\n1\n", r.stdout)
+    expect.contains(r.stderr, "No such device or address") -- nobody reads the pipe any more
+    expect.contains(r.stderr, "No space left on device")
+    assert.is_truthy(json.decode(files.read(dir .. "/old.json")).events)
+    assert.is_truthy(json.decode(files.read(dir .. "/through")).events)
+  end)
+
   it("can be watched with ps, and is gone from there when it ends", function()
     files.write(dir .. "/watched.lua", [[
       local sandbox = require "sandbox"

@@ -20,6 +20,7 @@ enum cli_exit {
   CLI_EXIT_TIMEOUT = 124,     /* a script or command ran out of time */
   CLI_EXIT_OWN_FAILURE = 125, /* exec: we failed, not the command */
   CLI_EXIT_INTERRUPTED = 130, /* SIGINT or SIGTERM */
+  CLI_EXIT_READER_GONE = 141, /* nobody reads our stdout, as if of SIGPIPE */
 };
 
 /* How an option's value is read and where it goes: a member of the command's own struct. Those

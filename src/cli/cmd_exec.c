@@ -74,7 +74,8 @@ struct exec {
   struct op *op; /* in flight, or NULL */
   struct out *out, *err;
   unsigned outs_open;
-  bool interrupted, reader_gone;
+  bool interrupted;
+  int broken; /* errno of our stdout, once it takes nothing any more */
   bool ended; /* nothing runs in the sandbox any more, or there is none */
   int status;
 
@@ -273,9 +274,9 @@ static void on_exec_done(struct op *op, const struct err *err)
   if (err) {
     fail(x, err);
   } else {
-    x->status = x->reader_gone ? 128 + 13 : result_status(x, &op->result, &why);
+    x->status = result_status(x, &op->result, &why);
     if (x->opt.json) print_json(x, &op->result);
-    if (why.msg[0] && !x->opt.quiet && !x->reader_gone) say(x, &why);
+    if (why.msg[0] && !x->opt.quiet && !x->broken) say(x, &why);
   }
   op_free(op);
   finish(x);
@@ -478,11 +479,11 @@ static void on_full(void *data, bool full)
 }
 
 /* The reader of our stdout is the reader of the command's: without it the command would have died
- * of SIGPIPE. */
+ * of SIGPIPE. A full disk behind our stdout is our failure. */
 static void on_broken(void *data, int sys_errno)
 {
   struct exec *x = data;
-  x->reader_gone = true;
+  x->broken = sys_errno;
   if (sys_errno != EPIPE) log_error("cannot write to standard output: %s", strerror(sys_errno));
   if (x->op) op_cancel(x->op, ERR_CANCELLED);
 }
@@ -527,6 +528,8 @@ static int run_exec(struct exec *x)
   host_run(x->host);
   /* All that ran is dead and all output is written. What is left is for the warden, which sees us
    * go: empty control groups, and itself. Waiting for that would cost a third of the whole run. */
+  if (x->broken && !x->interrupted)
+    x->status = x->broken == EPIPE ? CLI_EXIT_READER_GONE : CLI_EXIT_OWN_FAILURE;
   _exit(x->status);
 }
 
@@ -573,7 +576,7 @@ const struct cli_command cmd_exec = {
                "it died\n"
                "of signal n, 124 it ran out of time, 137 it ran out of memory (or was killed), 125 "
                "regolith\n"
-               "itself failed, 130 interrupted\n",
+               "itself failed, 130 interrupted, 141 nobody reads its output any more\n",
     .options = options,
     .flags = CLI_MAKES_SANDBOXES | CLI_STOPS_AT_OPERAND,
     .run = run,

@@ -81,7 +81,8 @@ struct run {
   struct record *record; /* with --report */
   struct tally *tally;
   struct status_server *status;
-  bool interrupted, unloadable, stdout_closed, leftovers, unreported, closing;
+  bool interrupted, unloadable, leftovers, unreported, closing;
+  int broken; /* errno of our stdout, once it takes nothing any more */
 };
 
 /* --- the command line ---------------------------------------------------------------------------
@@ -218,10 +219,12 @@ static void on_full(void *data, bool full)
 static void on_broken(void *data, int sys_errno)
 {
   struct run *r = data;
-  r->stdout_closed = true;
-  struct err why;
-  err_set(&why, ERR_CANCELLED, sys_errno, "cannot write to standard output: %s",
+  r->broken = sys_errno;
+  struct err why, ours;
+  err_set(&ours, ERR_INTERNAL, sys_errno, "cannot write to standard output: %s",
           strerror(sys_errno));
+  if (sys_errno != EPIPE) report_err(r->report, &ours);
+  err_set(&why, ERR_CANCELLED, sys_errno, "cancelled: nobody reads standard output");
   host_cancel(r->host, &why, false);
 }
 
@@ -250,7 +253,8 @@ static int exit_status(const struct run *r)
 {
   static const int order[] = {CLI_EXIT_NO_SANDBOXES, CLI_EXIT_FAILED, CLI_EXIT_TIMEOUT};
   if (r->interrupted) return CLI_EXIT_INTERRUPTED;
-  if (r->unloadable || r->stdout_closed || r->leftovers || r->unreported) return CLI_EXIT_FAILED;
+  if (r->broken == EPIPE) return CLI_EXIT_READER_GONE;
+  if (r->unloadable || r->broken || r->leftovers || r->unreported) return CLI_EXIT_FAILED;
   for (size_t o = 0; o < sizeof order / sizeof *order; o++)
     for (size_t i = 0; i < host_script_count(r->host); i++)
       if (script_status(host_script_result(r->host, i)) == order[o]) return order[o];
@@ -434,7 +438,8 @@ const struct cli_command cmd_run = {
         "\n"
         "exit status: 0 all went well, 1 a script failed, 2 wrong usage, 3 this machine cannot "
         "make\n"
-        "sandboxes (see regolith doctor), 124 a script ran out of time, 130 interrupted\n",
+        "sandboxes (see regolith doctor), 124 a script ran out of time, 130 interrupted,\n"
+        "141 nobody reads its output any more\n",
     .options = options,
     .flags = CLI_MAKES_SANDBOXES | CLI_RUNS_SCRIPTS,
     .run = run,

@@ -3,7 +3,9 @@
  * The warden is forked before the environment, any configuration or any library is looked at: it
  * must hold no secret, and a fork copies the page tables of whatever was touched before it. The
  * order of things below is therefore part of the design and of the start-up time. */
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,6 +59,20 @@ static void hold_std_fds(void)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) < 0) _exit(125);
 }
 
+/* What was printed and did not arrive is a failure: nobody can take half an answer for a whole one.
+ * A reader who has seen enough (head) is told nothing, as if we had died of SIGPIPE. */
+static int end_output(int status)
+{
+  if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+  int why = errno;
+  struct pollfd reader = {.fd = STDOUT_FILENO, .events = POLLOUT};
+  if (poll(&reader, 1, 0) > 0 && (reader.revents & POLLERR)) return CLI_EXIT_READER_GONE;
+  struct err err;
+  err_set(&err, ERR_INTERNAL, why, "cannot write to standard output: %s", strerror(why));
+  cli_print_err(&err);
+  return status ? status : CLI_EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
   hold_std_fds();
@@ -67,10 +83,11 @@ int main(int argc, char **argv)
   unsigned flags = cmd ? cmd->flags : 0;
   session_prefork(argv[0], flags & CLI_MAKES_SANDBOXES, flags & CLI_RUNS_SCRIPTS);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); /* ulimit -f: a write that fails, not our death */
   if (argc < 2) {
     cli_print_overview(stderr);
     return CLI_EXIT_USAGE;
   }
   if (!cmd) cmd = cli_find(name);
-  return cmd ? cmd->run(argc - 1, argv + 1) : CLI_EXIT_USAGE;
+  return cmd ? end_output(cmd->run(argc - 1, argv + 1)) : CLI_EXIT_USAGE;
 }

@@ -66,6 +66,7 @@ static void default_signals(void)
 {
   struct sigaction sa = {.sa_handler = SIG_DFL};
   for (int sig = 1; sig < NSIG; sig++) sigaction(sig, &sa, NULL);
+  signal(SIGXFSZ, SIG_IGN); /* ulimit -f: an error that can be told */
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -111,7 +112,8 @@ static bool write_whole(int fd, const struct buf *b)
   return true;
 }
 
-static int write_file(const char *path, const struct buf *b, struct err *err)
+/* A whole file or none: written beside it, then renamed. */
+static bool replace_file(const char *path, const struct buf *b)
 {
   char suffix[9];
   id_random(suffix, sizeof suffix - 1);
@@ -119,14 +121,30 @@ static int write_file(const char *path, const struct buf *b, struct err *err)
   buf_printf(&temporary, "%s.%s", path, suffix);
   cleanup_close int fd = open(temporary.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   bool fine = fd >= 0 && write_whole(fd, b) && rename(temporary.data, path) == 0;
-  int rc = 0;
-  if (!fine) {
-    rc = err_set(err, ERR_INTERNAL, errno, "cannot write the report to %s: %s", path,
-                 strerror(errno));
-    if (fd >= 0) unlink(temporary.data);
-  }
+  int why = errno;
+  if (!fine && fd >= 0) unlink(temporary.data);
   buf_free(&temporary);
-  return rc;
+  errno = why;
+  return fine;
+}
+
+/* A device, a pipe or a link is never replaced. A pipe that nobody reads is an error, not a wait.
+ */
+static bool write_into(const char *path, const struct buf *b)
+{
+  cleanup_close int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (fd < 0) return false;
+  int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 && write_whole(fd, b);
+}
+
+static int write_file(const char *path, const struct buf *b, struct err *err)
+{
+  struct stat st;
+  bool plain = lstat(path, &st) < 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
+  if (plain ? replace_file(path, b) : write_into(path, b)) return 0;
+  return err_set(err, ERR_INTERNAL, errno, "cannot write the report to %s: %s", path,
+                 strerror(errno));
 }
 
 int record_write(const struct record *r, const char *path, struct err *err)

@@ -412,8 +412,8 @@ static int boot_fail(struct err *err, const char *what, int e)
 /* Closes all but the two descriptors, which move to 3 and 4 (-1: there is none). */
 static void keep_two(int *a, int *b)
 {
-  int moved = fcntl(*a, F_DUPFD_CLOEXEC, 64);
-  int other = *b < 0 ? -1 : fcntl(*b, F_DUPFD_CLOEXEC, 64);
+  int moved = fcntl(*a, F_DUPFD_CLOEXEC, 5);
+  int other = *b < 0 ? -1 : fcntl(*b, F_DUPFD_CLOEXEC, 5);
   *a = dup3(moved, 3, O_CLOEXEC);
   *b = other < 0 ? -1 : dup3(other, 4, O_CLOEXEC);
   if (*b < 0) close(4);

@@ -151,26 +151,38 @@ static void on_warden(struct watch *watch, uint32_t events)
     box_on_warden_message(e, &from_warden.box, &from_warden, fds, fds_n);
 }
 
+enum { DESCRIPTORS_MIN = 64 };
+
 /* --- the vtable ------------------------------------------------------------------------------- */
 
-/* Each exec takes up to six descriptors for a moment, each box one or two for its life. */
-static void raise_descriptor_limit(void)
+/* Each exec takes up to six descriptors for a moment, each box one or two for its life. The
+ * warden and the agents have the same limit. */
+static int raise_descriptor_limit(struct err *err)
 {
   struct rlimit rl;
-  if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur == rl.rlim_max) return;
+  if (getrlimit(RLIMIT_NOFILE, &rl) < 0) return 0;
+  if (rl.rlim_max < DESCRIPTORS_MIN) {
+    err_set(err, ERR_ENGINE_UNAVAILABLE, EMFILE,
+            "this process may have %llu open files, and sandboxes take at least %d",
+            (unsigned long long)rl.rlim_max, DESCRIPTORS_MIN);
+    err_hint(err, "ulimit -n 1024, or LimitNOFILE=1024 in its unit file");
+    return -EMFILE;
+  }
   rl.rlim_cur = rl.rlim_max;
   setrlimit(RLIMIT_NOFILE, &rl);
+  return 0;
 }
 
 static int local_open(struct engine **ret, const struct engine_conf *conf, struct err *err)
 {
+  int rc = raise_descriptor_limit(err);
+  if (rc < 0) return rc;
   struct local *e = xcalloc(1, sizeof *e);
-  int rc = watcher_new(&e->watcher, conf->loop, err);
+  rc = watcher_new(&e->watcher, conf->loop, err);
   if (rc < 0) {
     free(e);
     return rc;
   }
-  raise_descriptor_limit();
   /* A command that closes its stdin must not end us. */
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) abort();
   e->base.ops = &local_engine_ops;
