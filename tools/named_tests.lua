@@ -1,6 +1,6 @@
--- Checks that the tests which the documents name exist: every `spec/…` path is a file or folder, and
--- every name in quotes behind it (or behind its short form) stands in that file, in C with "_" for
--- its spaces:
+-- Checks that the tests which the documents name exist: every `spec/…` path is a file or a folder,
+-- and every name in quotes behind it (or behind its short form) stands in that file, in C with "_"
+-- for its spaces:
 --
 --   `spec/e2e/walls_spec.lua`: "cannot touch process 1", "lives under"  walls: "cannot touch"
 --
@@ -33,7 +33,7 @@ end
 local function check(doc)
   local text = read(doc):gsub("%s+", " ")
   for path in text:gmatch "`(spec/[%w_/.]+)`" do
-    if not read(path) then complain("%s names %s, and there is no such file", doc, path) end
+    if not read(path) then complain("%s names %s: no such file", doc, path) end
   end
   for name, rest in text:gmatch "([%w_/.]+)`?: ()\"" do
     local path = name:find("^spec/") and name or short[name]
@@ -43,7 +43,9 @@ local function check(doc)
       if not title then break end
       checked = checked + 1
       local written = title:gsub("%p", "%%%0"):gsub(" ", "[ _]")
-      if not source:find(written) then complain('%s names "%s" of %s', doc, title, path) end
+      if not source:find(written) then
+        complain('%s names "%s" of %s', doc, title, path)
+      end
       rest = text:match("^, ()\"", after) or #text + 1
     end
   end
