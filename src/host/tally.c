@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/index.h"
 #include "base/list.h"
 #include "base/val.h"
 #include "host/host.h"
@@ -23,7 +24,8 @@ struct command {
 };
 
 struct box {
-  struct list node; /* tally.boxes */
+  struct list node;        /* tally.boxes */
+  struct index_node by_id; /* tally.by_id */
   char id[64], image[128], engine[32];
   size_t script;
   uint64_t start_ms;
@@ -40,8 +42,9 @@ struct tally_script {
 struct tally {
   struct tally_script *scripts; /* owned */
   size_t scripts_n, running, tasks, boxes_n, commands;
-  struct list boxes; /* struct box.node, oldest first */
-  int64_t started_s; /* wall clock */
+  struct list boxes;  /* struct box.node, oldest first */
+  struct index by_id; /* the same, by box.id */
+  int64_t started_s;  /* wall clock */
 };
 
 struct tally *tally_new(const char *const *names, size_t names_n)
@@ -102,8 +105,9 @@ static void on_task(void *data, size_t script, uint64_t task, uint64_t parent, c
 
 static struct box *find_box(const struct tally *t, const char *id)
 {
-  LIST_FOREACH (node, &t->boxes) {
-    struct box *b = list_entry(node, struct box, node);
+  uint64_t hash = index_hash_text(id);
+  for (struct index_node *at = NULL; (at = index_next(&t->by_id, hash, at));) {
+    struct box *b = list_entry(at, struct box, by_id);
     if (strcmp(b->id, id) == 0) return b;
   }
   return NULL;
@@ -119,6 +123,7 @@ static void add_box(struct tally *t, size_t script, const struct val *fields)
   b->start_ms = clock_mono_ms();
   list_init(&b->commands);
   list_append(&t->boxes, &b->node);
+  index_add(&t->by_id, &b->by_id, index_hash_text(b->id));
   t->boxes_n++;
   t->scripts[script].boxes++;
 }
@@ -156,6 +161,7 @@ static void remove_box(struct tally *t, struct box *b)
   LIST_FOREACH_SAFE (node, &b->commands)
     remove_command(t, b, list_entry(node, struct command, node));
   list_remove(&b->node);
+  index_remove(&t->by_id, &b->by_id);
   t->boxes_n--;
   t->scripts[b->script].boxes--;
   free(b);
@@ -183,6 +189,7 @@ void tally_free(struct tally *t)
 {
   if (!t) return;
   LIST_FOREACH_SAFE (node, &t->boxes) remove_box(t, list_entry(node, struct box, node));
+  index_free(&t->by_id);
   free(t->scripts);
   free(t);
 }

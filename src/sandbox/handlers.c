@@ -83,9 +83,10 @@ static int check_image(const struct supervisor *sup, const struct owner *o,
 
 static int check_name(const struct owner *o, const struct create_args *a, struct err *err)
 {
+  if (!a->name) return 0;
   LIST_FOREACH (it, &o->live) {
     const struct sandbox *sb = list_entry(it, struct sandbox, by_owner);
-    if (!a->name || !sb->args.name || strcmp(a->name, sb->args.name) != 0) continue;
+    if (!sb->args.name || strcmp(a->name, sb->args.name) != 0) continue;
     int rc = err_set(err, ERR_CONFLICT, 0, "a sandbox named \"%s\" is alive already (%s)", a->name,
                      sb->id);
     if (err) {

@@ -78,6 +78,7 @@ static void finish_close(void *data)
   struct local *e = data;
   void (*done)(void *) = e->on_closed;
   void *done_data = e->closed_data;
+  idmap_free(&e->boxes_by_id);
   free(e->chunk);
   free(e);
   done(done_data);

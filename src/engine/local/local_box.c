@@ -33,6 +33,7 @@ static void release_volumes(struct engine_box *b)
 static void free_box(struct engine_box *b)
 {
   list_remove(&b->node);
+  idmap_remove(&b->engine->boxes_by_id, b->id);
   release_volumes(b);
   gpu_release(&b->gpus);
   image_use_unref(b->image);
@@ -348,15 +349,6 @@ int box_send(struct engine_box *b, const struct proto_piece *pieces, size_t n, c
 
 /* --- the warden's words ----------------------------------------------------------------------- */
 
-static struct engine_box *find_box(struct local *e, uint64_t id)
-{
-  LIST_FOREACH (it, &e->boxes) {
-    struct engine_box *b = list_entry(it, struct engine_box, node);
-    if (b->id == id) return b;
-  }
-  return NULL;
-}
-
 static void on_created(struct engine_box *b, const struct proto_created *msg, const int *fds,
                        size_t fds_n)
 {
@@ -373,7 +365,7 @@ void box_on_warden_message(struct local *e, const struct proto_box *msg, const v
                            const int *fds, size_t fds_n)
 {
   const struct proto_failed *failed = full;
-  struct engine_box *b = find_box(e, msg->box);
+  struct engine_box *b = idmap_get(&e->boxes_by_id, msg->box);
   if (b && b->state != BOX_DEAD && msg->type == PROTO_CREATED) {
     on_created(b, full, fds, fds_n);
     return;
@@ -484,6 +476,7 @@ static struct engine_box *new_box(struct local *e, struct create_op *op)
   list_init(&b->links);
   outq_init(&b->out);
   list_append(&e->boxes, &b->node);
+  idmap_set(&e->boxes_by_id, b->id, b);
   return b;
 }
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/idmap.h"
 #include "base/list.h"
 #include "core/helper.h"
 #include "core/loop.h"
@@ -42,6 +43,7 @@ struct local {
   struct proto_hello hello;
   struct err warden_err;         /* why the last one could do nothing */
   struct list boxes;             /* struct engine_box.node, owned */
+  struct idmap boxes_by_id;      /* the same, by engine_box.id */
   uint64_t next_id;              /* of boxes and execs */
   char *chunk;                   /* owned: where output is read to; LOCAL_CHUNK bytes */
   struct image_resolver *images; /* owned */

@@ -33,6 +33,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/idmap.h"
 #include "base/list.h"
 #include "engine/local/agent.h"
 #include "engine/local/cgroup.h"
@@ -52,7 +53,7 @@
 struct wbox {
   struct list node;
   uint64_t box;
-  pid_t pid;   /* the agent; 0 = reaped, groups still to be removed */
+  pid_t pid;   /* the agent; 0 = reaped */
   bool silent; /* its making failed: the host knows, and hears no more of it */
   bool blank;  /* nobody's yet: a slot */
   struct ids_block ids;
@@ -69,13 +70,16 @@ static struct warden {
   int signals; /* signalfd: SIGCHLD */
   struct ids ids;
   struct cgroups *cg;
-  struct list boxes;
-  uint64_t made;     /* boxes, slots included: numbers their groups */
-  uint64_t creates;  /* asked for */
-  struct wbox *slot; /* a blank box, or NULL */
-  unsigned refusals; /* slots that could not be made since the last create that worked */
-  size_t leaving;    /* boxes whose groups are still there */
-  bool busy;         /* the last removal found a process still dying */
+  struct list living;  /* struct wbox.node, owned: an agent is in it, or dying */
+  struct list leaving; /* likewise: its agent is reaped, its groups are still there */
+  size_t leaving_n;
+  struct idmap by_pid; /* the living */
+  struct idmap by_box; /* the living that the host knows */
+  uint64_t made;       /* boxes, slots included: numbers their groups */
+  uint64_t creates;    /* asked for */
+  struct wbox *slot;   /* a blank box, or NULL */
+  unsigned refusals;   /* slots that could not be made since the last create that worked */
+  bool busy;           /* the last removal found a process still dying */
   bool swept;
   /* Of the create that is about to come (extras_of), owned. */
   uint64_t extras_of;
@@ -118,7 +122,7 @@ static void remove_groups(struct wbox *b)
 {
   warden.busy = cgroup_box_remove(warden.cg, b->name) == -EBUSY;
   if (warden.busy) return;
-  warden.leaving--;
+  warden.leaving_n--;
   forget(b);
 }
 
@@ -151,23 +155,23 @@ static void on_agent_end(struct wbox *b)
   struct proto_box ended = {.type = PROTO_ENDED, .box = b->box};
   ended.oom = cgroup_box_oom_kills(warden.cg, b->name) > 0;
   b->pid = 0;
+  idmap_remove(&warden.by_box, b->box);
   if (b == warden.slot) warden.slot = NULL;
   if (!b->silent && !b->blank) tell(&ended, sizeof ended, -1);
   drop_boot(b);
-  warden.leaving++;
+  list_remove(&b->node);
+  list_append(&warden.leaving, &b->node);
+  warden.leaving_n++;
 }
 
 static void reap(void)
 {
   struct signalfd_siginfo info;
   while (read(warden.signals, &info, sizeof info) > 0) continue;
-  for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG | __WALL)) > 0;)
-    LIST_FOREACH_SAFE (it, &warden.boxes) {
-      struct wbox *b = list_entry(it, struct wbox, node);
-      if (b->pid != pid) continue;
-      on_agent_end(b);
-      break;
-    }
+  for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG | __WALL)) > 0;) {
+    struct wbox *b = idmap_remove(&warden.by_pid, (uint64_t)pid);
+    if (b) on_agent_end(b);
+  }
 }
 
 /* Does anyone wait for an answer? */
@@ -180,20 +184,16 @@ static bool is_wanted(void)
 
 static void retry_removals(void)
 {
-  LIST_FOREACH_SAFE (it, &warden.boxes) {
-    struct wbox *b = list_entry(it, struct wbox, node);
-    if (b->pid) continue;
-    remove_groups(b);
-    if (warden.leaving <= LEAVING_MANY && !warden.busy && is_wanted()) return;
+  LIST_FOREACH_SAFE (it, &warden.leaving) {
+    remove_groups(list_entry(it, struct wbox, node));
+    if (warden.leaving_n <= LEAVING_MANY && !warden.busy && is_wanted()) return;
   }
 }
 
 static void on_kill(const struct proto_box *req)
 {
-  LIST_FOREACH (it, &warden.boxes) {
-    struct wbox *b = list_entry(it, struct wbox, node);
-    if (b->box == req->box && b->pid > 0) kill(b->pid, SIGKILL);
-  }
+  struct wbox *b = idmap_get(&warden.by_box, req->box);
+  if (b) kill(b->pid, SIGKILL);
 }
 
 /* --- making one ------------------------------------------------------------------------------- */
@@ -325,6 +325,7 @@ static int make_blank(bool own_root, struct wbox *b, struct err *err)
     struct agent_boot boot = {.sync_fd = theirs};
     b->pid = clone_agent(b, &boot, b->entry.into_fd, &b->pidfd);
     if (b->pid > 0) {
+      idmap_set(&warden.by_pid, (uint64_t)b->pid, b);
       b->sync = take_fd(&ours);
       return ids_map(&warden.ids, &b->ids, b->pid, err);
     }
@@ -343,7 +344,7 @@ static struct wbox *new_blank(bool own_root, struct err *err)
   struct wbox *b = xcalloc(1, sizeof *b);
   b->sync = b->pidfd = -1;
   snprintf(b->name, sizeof b->name, "box-%llu", (unsigned long long)++warden.made);
-  list_append(&warden.boxes, &b->node);
+  list_append(&warden.living, &b->node);
   int rc = make_blank(own_root, b, err);
   b->blank = rc == 0;
   if (rc == 0) return b;
@@ -514,6 +515,7 @@ static int try_create(const struct proto_create *req, int box_sock, struct err *
   if (!b) return err_errno(err);
   b->blank = false;
   b->box = req->box;
+  idmap_set(&warden.by_box, b->box, b);
   int rc = dress(req, b, box_sock, err);
   if (rc == 0) return 0;
   b->silent = true; /* its end is no news: the failure is */
@@ -567,18 +569,20 @@ static void on_device(const struct proto_device *d, int card)
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
+static void remove_all(const struct list *boxes)
+{
+  LIST_FOREACH (it, boxes) cgroup_box_remove(warden.cg, list_entry(it, struct wbox, node)->name);
+}
+
 /* Kills and removes all that is left, then ends. */
 static void leave(int status) __attribute__((noreturn));
 static void leave(int status)
 {
-  LIST_FOREACH (it, &warden.boxes) {
-    struct wbox *b = list_entry(it, struct wbox, node);
-    if (b->pid > 0) kill(b->pid, SIGKILL);
-  }
+  LIST_FOREACH (it, &warden.living) kill(list_entry(it, struct wbox, node)->pid, SIGKILL);
   while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR) continue;
   if (warden.cg) {
-    LIST_FOREACH (it, &warden.boxes)
-      cgroup_box_remove(warden.cg, list_entry(it, struct wbox, node)->name);
+    remove_all(&warden.living);
+    remove_all(&warden.leaving);
     if (!warden.swept) cgroup_sweep(warden.cg); /* a short life must not skip it */
     cgroup_close(warden.cg, CLOSE_WAIT_MS);
   }
@@ -616,8 +620,8 @@ static void on_request(void)
  * box does: it waits for a moment of rest, unless there are many. */
 static int idle_ms(void)
 {
-  if (warden.leaving > LEAVING_MANY || wants_slot()) return 0;
-  if (warden.leaving) return warden.busy ? REMOVE_POLL_MS : REST_MS;
+  if (warden.leaving_n > LEAVING_MANY || wants_slot()) return 0;
+  if (warden.leaving_n) return warden.busy ? REMOVE_POLL_MS : REST_MS;
   return warden.swept ? -1 : SWEEP_AFTER_MS;
 }
 
@@ -625,7 +629,7 @@ static void on_idle(void)
 {
   if (wants_slot()) {
     fill_slot();
-  } else if (warden.leaving) {
+  } else if (warden.leaving_n) {
     retry_removals();
   } else if (!warden.swept) {
     warden.swept = true;
@@ -669,7 +673,8 @@ static int set_up(struct err *err)
 int warden_main(int sock)
 {
   struct proto_hello hello = {.type = PROTO_HELLO};
-  list_init(&warden.boxes);
+  list_init(&warden.living);
+  list_init(&warden.leaving);
   warden.host = sock;
   warden.ids.lock_fd = -1;
   if (set_up(&hello.err) == 0) {
