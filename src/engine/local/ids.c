@@ -1,9 +1,10 @@
 /* User ids of boxes.
  *
- * As root each box gets 65,536 host ids that nobody else has: blocks of 0x70000000–0x7FFDFFFF, a
- * range that no distribution hands out. A block is taken by a lock on one byte of
- * /run/regolith/ids, so that several regolith processes never share one, and a dead one holds none.
- * The file goes with its last user.
+ * As root each box gets 65,536 host ids that nobody else has, of ranges that no distribution hands
+ * out: blocks of 0x70000000–0x7FFDFFFF, and where these are taken, of 0x80000000–0x8FFDFFFF (which
+ * tools that hold ids as signed numbers show as negative ones). A block is taken by a lock on one
+ * byte of /run/regolith/ids, so that several regolith processes never share one, and a dead one
+ * holds none. The file goes with its last user.
  *
  * As an ordinary user the warden enters an outer user namespace: 0 is the user, 1… are his
  * subordinate ids (newuidmap writes the map). Boxes nest in it and share those ids. Without
@@ -32,8 +33,10 @@
 #include "base/cleanup.h"
 
 #define BLOCK_SIZE  65536u
-#define BLOCK_FIRST 0x7000u
-#define BLOCK_COUNT 0x0FFEu /* up to 0x7FFD0000: what follows is systemd's */
+#define BLOCK_LOW   0x7000u
+#define BLOCK_HIGH  0x8000u
+#define BLOCK_HALF  0x0FFEu /* up to 0x7FFD0000: what follows is systemd's */
+#define BLOCK_COUNT (2 * BLOCK_HALF)
 #define LOCK_DIR    "/run/regolith"
 #define LOCK_PATH   LOCK_DIR "/ids"
 
@@ -226,7 +229,7 @@ static int open_lock(struct ids *ids, struct err *err)
   mkdir(LOCK_DIR, 0755);
   ids->lock_fd = open(LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (ids->lock_fd >= 0) {
-    ids->next = (uint32_t)getpid() % BLOCK_COUNT; /* spreads several regolith processes */
+    ids->next = (uint32_t)getpid() % BLOCK_HALF; /* spreads several regolith processes */
     return 0;
   }
   return err_set(err, ERR_ENGINE_UNAVAILABLE, errno, "cannot open %s: %s", LOCK_PATH,
@@ -244,19 +247,26 @@ static bool lock_file_gone(int fd)
   return fstat(fd, &st) < 0 || st.st_nlink == 0;
 }
 
+/* The i-th block to look at: the low half from next on, then the high one. */
+static uint32_t candidate(const struct ids *ids, uint32_t i)
+{
+  uint32_t half = i < BLOCK_HALF ? 0 : BLOCK_HALF;
+  return half + (ids->next + i) % BLOCK_HALF;
+}
+
 /* Locks one free byte: 1 and its number, 0 when none is free, or a negative errno. */
 static int try_blocks(struct ids *ids, uint32_t *ret_block, struct err *err)
 {
   int rc = open_lock(ids, err);
   if (rc < 0) return rc;
   for (uint32_t i = 0; i < BLOCK_COUNT; i++) {
-    uint32_t b = (ids->next + i) % BLOCK_COUNT;
+    uint32_t b = candidate(ids, i);
     if (ids->used[b / 8] & (1u << b % 8)) continue;
     struct flock lock = byte_lock(F_WRLCK, b, 1);
     if (fcntl(ids->lock_fd, F_OFD_SETLK, &lock) < 0) continue;
     if (lock_file_gone(ids->lock_fd)) break;
     ids->used[b / 8] |= (uint8_t)(1u << b % 8);
-    ids->next = (b + 1) % BLOCK_COUNT;
+    ids->next = (b + 1) % BLOCK_HALF;
     *ret_block = b;
     return 1;
   }
@@ -293,7 +303,8 @@ int ids_take(struct ids *ids, bool own_root, struct ids_block *ret, struct err *
   }
   int rc = take_block(ids, &ret->block, err);
   if (rc < 0) return rc;
-  ret->first = (BLOCK_FIRST + ret->block) * BLOCK_SIZE;
+  uint32_t b = ret->block;
+  ret->first = (b < BLOCK_HALF ? BLOCK_LOW + b : BLOCK_HIGH + b - BLOCK_HALF) * BLOCK_SIZE;
   ret->rest = ret->first + 1;
   ret->mapped = BLOCK_SIZE - 1;
   ret->agent = ret->first + BLOCK_SIZE - 1;

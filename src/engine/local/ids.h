@@ -12,11 +12,11 @@
 /* Which user ids a box is made of. Every number here is as the warden sees it. */
 struct ids {
   enum ids_mode mode;
-  uint32_t n;        /* IDS_SHARED: ids 0..n-1 exist in the warden's user namespace */
-  int lock_fd;       /* IDS_BLOCKS: held locks are the blocks in use; -1 = not opened */
-  uint32_t next;     /* IDS_BLOCKS: where to look first */
-  uint8_t used[512]; /* IDS_BLOCKS: bit set = taken by this warden */
-  char why[256];     /* what is missing for something better, "" = nothing */
+  uint32_t n;         /* IDS_SHARED: ids 0..n-1 exist in the warden's user namespace */
+  int lock_fd;        /* IDS_BLOCKS: held locks are the blocks in use; -1 = not opened */
+  uint32_t next;      /* IDS_BLOCKS: where to look first */
+  uint8_t used[1024]; /* IDS_BLOCKS: bit set = taken by this warden */
+  char why[256];      /* what is missing for something better, "" = nothing */
 };
 
 /* One box's share. Inside, 0 maps to first, 1..mapped-1 to rest, rest+1, …. */
