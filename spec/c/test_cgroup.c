@@ -258,6 +258,65 @@ static void memory_is_limited_and_kills_are_counted(void)
   CHECK_INT(cgroup_close(cg, 100), 0);
 }
 
+static int new_file; /* of 1 MiB */
+
+/* How many of its pages are cached. */
+static int resident(void)
+{
+  unsigned char page[MIB / 4096];
+  int n = 0;
+  char *p = mmap(NULL, MIB, PROT_READ, MAP_SHARED, new_file, 0);
+  CHECK_INT(mincore(p, MIB, page), 0);
+  for (int i = 0; i < (int)(MIB / 4096); i++) n += page[i] & 1;
+  munmap(p, MIB);
+  return n;
+}
+
+/* false: no page of it can leave the cache, as in a file system that is all memory. */
+static bool make_uncached_file(void)
+{
+  static char data[MIB];
+  const char *dir = getenv("TMPDIR");
+  char path[4096];
+  snprintf(path, sizeof path, "%s/rgt-cgroup-XXXXXX", dir ? dir : "/tmp");
+  new_file = mkstemp(path);
+  if (new_file < 0) return false;
+  unlink(path);
+  return write(new_file, data, MIB) == MIB && fsync(new_file) == 0 &&
+         posix_fadvise(new_file, 0, 0, POSIX_FADV_DONTNEED) == 0 && resident() == 0;
+}
+
+static int read_file(void)
+{
+  static char data[MIB];
+  return pread(new_file, data, MIB, 0) == MIB ? 0 : 1;
+}
+
+/* Pages of files that a removed group still answers for would keep its record in memory. */
+static void page_cache_goes_with_its_box(void)
+{
+  struct cgroups *cg = open_groups();
+  if (!(cgroup_info(cg)->caps & CGROUP_CAP_MEMORY)) {
+    cgroup_close(cg, 0);
+    SKIP("no memory controller");
+  }
+  if (make_uncached_file()) {
+    CHECK_INT(run_in(cg, "sb_cache", read_file), 0);
+    CHECK(resident() > 0);
+    CHECK_INT(remove_box(cg, "sb_cache"), 0);
+    CHECK_INT(resident(), 0);
+
+    CHECK_INT(read_file(), 0); /* control: what is somebody else's stays */
+    CHECK_INT(run_in(cg, "sb_cache", read_file), 0);
+    CHECK_INT(remove_box(cg, "sb_cache"), 0);
+    CHECK(resident() > 0);
+  } else {
+    printf("skipped: no file here leaves the page cache\n");
+  }
+  if (new_file >= 0) close(new_file);
+  CHECK_INT(cgroup_close(cg, 100), 0);
+}
+
 static int spin(void)
 {
   limit(limits_cg, "sb_cpu", limits_now);
@@ -590,6 +649,7 @@ const struct test_case test_cases[] = {
     {"join enters every tree", join_enters_every_tree},
     {"pids are limited", pids_are_limited},
     {"memory is limited and kills are counted", memory_is_limited_and_kills_are_counted},
+    {"page cache goes with its box", page_cache_goes_with_its_box},
     {"cpu is limited and counted", cpu_is_limited_and_counted},
     {"leaves hold what runs away", leaves_hold_what_runs_away},
     {"killed leaves do not spoil later ones", killed_leaves_do_not_spoil_later_ones},
