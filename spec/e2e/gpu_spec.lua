@@ -58,6 +58,20 @@ local function machine(products)
   return m
 end
 
+--- Where a hierarchy is mounted: cgroup2, or the one of version 1 with this controller.
+local function mount_of(version, controller)
+  for line in sys.read("/proc/self/mountinfo"):gmatch "[^\n]+" do
+    local mount, kind, super = line:match "^%S+ %S+ %S+ / (%S+) .* %- (%S+) %S+ (%S+)$"
+    local with = "," .. (super or "") .. ","
+    if kind == version and (kind == "cgroup2" or with:find("," .. controller .. ",", 1, true)) then
+      return mount
+    end
+  end
+end
+
+local HIDE_CGROUP2 <const> = { "unshare", "--mount", "--propagation", "private", "sh", "-c",
+  [[umount "$(findmnt -nro TARGET -t cgroup2 | head -1)" && exec "$@"]], "sh" }
+
 local HEAD <const> = [[
   local sandbox = require "sandbox"
   local function try(gpu, image)
@@ -76,11 +90,13 @@ describe("GPUs", function()
     leftovers.none_since(before, 5)
   end)
 
-  local function start(m, script, options)
-    local args = { "run", "--allow-gpu", "*" }
+  --- under: a program that runs it.
+  local function start(m, script, options, under)
+    local args = table.move(under or {}, 1, #(under or {}), 1, {})
+    for _, a in ipairs { proc.regolith, "run", "--allow-gpu", "*" } do args[#args + 1] = a end
     for _, o in ipairs(options or {}) do args[#args + 1] = o end
     args[#args + 1] = files.script("gpu.lua", HEAD .. script)
-    return proc.cli_start(args, { env = proc.env(m.env), stdin = true })
+    return proc.start(args, { env = proc.env(m.env), stdin = true })
   end
 
   local function run(m, script, options)
@@ -320,38 +336,42 @@ nvidia l40s
     expect.contains(out, "no GPU")
   end)
 
-  it("and all other devices end at a second wall, the control group's", function()
-    if not can then return pending(why) end
-    local m = machine { "Tesla T4", "Tesla T4" }
-    local p = start(m, [[
-      local sb <close> = sandbox.create { gpu = "T4" }
-      local plain <close> = sandbox.create {}
-      print("ready " .. sb.sandbox_id .. " " .. plain.sandbox_id)
-      io.read()]])
-    local gpu, plain = p:expect "ready (%S+)", p:expect "ready %S+ (%S+)"
-    --- The control group directory of a sandbox's agent where version 1 walls devices.
-    local function group(id)
-      local pid = sh(("pgrep -f 'regolith: agent %s'"):format(id)):match "%d+"
-      local path = sh(("cat /proc/%s/cgroup"):format(pid)):match ":devices:(/[^\n]*)"
-      return path and path ~= "/" and "/sys/fs/cgroup/devices" .. path
-    end
-    local function opens(dir, node)
-      local script = "echo $$ >'%s/cgroup.procs' && cat <'%s'; mknod '%s/new' c 1 3"
-      return proc.run({ "sh", "-c", script:format(dir, node, m.dir) }).stderr
-    end
-    local walled = group(gpu)
-    if walled then -- with all of root's capabilities, and every node in reach
-      local granted, other = m.dir .. "/nvidia0", m.dir .. "/nvidia1"
+  -- By a program of cgroup2, or where that is not to be had by the devices hierarchy of version 1.
+  for version, wall in ipairs { "devices hierarchy", "program" } do
+    it("and all other devices end at a second wall, the control group's " .. wall, function()
+      if not can then return pending(why) end
+      local mount = mount_of(version == 2 and "cgroup2" or "cgroup", "devices")
+      if not mount then return pending("no control groups of version " .. version .. " here") end
+      local m = machine { "Tesla T4", "Tesla T4" }
+      local p = start(m, [[
+        local sb <close> = sandbox.create { gpu = "T4" }
+        local plain <close> = sandbox.create {}
+        print("ready " .. sb.sandbox_id .. " " .. plain.sandbox_id)
+        io.read()]], nil, version == 1 and HIDE_CGROUP2 or nil)
+      local gpu, plain = p:expect "ready (%S+)", p:expect "ready %S+ (%S+)"
+      --- The control group directory of a sandbox's agent.
+      local function group(id)
+        local pid = sh(("pgrep -f 'regolith: agent %s'"):format(id)):match "%d+"
+        local line = version == 2 and "\n0::(/[^\n]*)" or ":devices:(/[^\n]*)"
+        local path = sh(("cat /proc/%s/cgroup"):format(pid)):match(line)
+        assert.is_true(path and path ~= "/", "no group of its own: " .. id)
+        return mount .. path
+      end
+      local function opens(dir, node)
+        local script = "echo $$ >'%s/cgroup.procs' && cat <'%s'; mknod '%s/new' c 1 3"
+        return proc.run({ "sh", "-c", script:format(dir, node, m.dir) }).stderr
+      end
+      -- With all of root's capabilities, and every node in reach.
+      local walled, granted, other = group(gpu), m.dir .. "/nvidia0", m.dir .. "/nvidia1"
       expect.contains(opens(walled, granted), "No such device or address")
       expect.contains(opens(walled, other), "Operation not permitted")
       expect.contains(opens(walled, granted), "mknod: " .. m.dir .. "/new: Operation not permitted")
       expect.contains(opens(group(plain), granted), "Operation not permitted")
       assert.is_nil(opens(group(plain), "/dev/null"):find "null:")
-    end
-    p:close_stdin()
-    assert.equal(0, p:wait().status)
-    if not walled then return pending "no devices hierarchy of version 1 here" end
-  end)
+      p:close_stdin()
+      assert.equal(0, p:wait().status)
+    end)
+  end
 end)
 
 for _, subids in ipairs { true, false } do

@@ -38,8 +38,8 @@ static bool devices_walled(const struct cgroups *cg)
 {
   for (size_t i = 0; i < cg->n; i++) {
     const struct cg_tree *t = &cg->tree[i];
-    bool could = t->ctl == CG_DEVICES || (t->v2 && cg_devices_can_load());
-    if (t->warden_fd >= 0 ? t->plain_fd >= 0 : could) return true;
+    if (t->plain_fd >= 0) return true;
+    if (t->warden_fd < 0 && (t->ctl == CG_DEVICES || (t->v2 && cg_devices_can_load()))) return true;
   }
   return false;
 }
@@ -250,6 +250,7 @@ int cgroup_open(struct cgroups **ret, const struct cgroup_conf *conf, struct err
   size_t found = find_trees(cg, true);
   for (size_t i = 0; i < found; i++) {
     struct cg_tree t = cg->tree[i];
+    if (t.ctl == CG_DEVICES && devices_walled(cg)) continue; /* comes last: cgroup2 does it */
     int r = open_tree(cg, &t);
     if (r < 0) {
       snprintf(cg->info.why, sizeof cg->info.why, "cannot make a group in %.180s: %s", t.base,

@@ -24,6 +24,8 @@
 #include "base/cleanup.h"
 #include "engine/local/cgroup_internal.h"
 
+enum { OWN_MAX = 32 << 10 }; /* bytes of /proc/self/cgroup: a line per hierarchy */
+
 static const struct {
   const char *name;
   unsigned ctl;
@@ -36,8 +38,9 @@ static const struct {
 unsigned cg_parse_controllers(const char *list, char separator)
 {
   unsigned ctl = 0;
-  while (*list && *list != '\n') {
-    size_t len = strcspn(list, (char[]){separator, '\n', 0});
+  const char ends[] = {separator, ':', '\n', 0};
+  while (*list && *list != ':' && *list != '\n') {
+    size_t len = strcspn(list, ends);
     for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++)
       if (strlen(controllers[i].name) == len && strncmp(list, controllers[i].name, len) == 0)
         ctl |= controllers[i].ctl;
@@ -70,26 +73,20 @@ static void unescape(char *s)
   *out = 0;
 }
 
-/* Our path in the hierarchy with these controllers (0: in cgroup2), as /proc/self/cgroup has it. */
-static bool own_path(unsigned ctl, char out[CG_PATH])
+/* Our path in the hierarchy with these controllers (0: in cgroup2), as /proc/self/cgroup, which is
+ * `own`, has it. */
+static bool own_path(const char *own, unsigned ctl, char out[CG_PATH])
 {
-  FILE *f = fopen("/proc/self/cgroup", "re");
-  if (!f) return false;
-  char line[CG_PATH + 256];
-  bool found = false;
-  while (!found && fgets(line, sizeof line, f)) {
-    line[strcspn(line, "\n")] = 0;
-    char *list = strchr(line, ':');
-    char *path = list ? strchr(list + 1, ':') : NULL;
-    if (!path) continue;
-    *path++ = 0;
-    list++;
-    found = ctl ? (cg_parse_controllers(list, ',') & ctl) == ctl
-                : strncmp(line, "0:", 2) == 0 && !*list;
-    if (found) snprintf(out, CG_PATH, "%s", path);
+  for (const char *line = own; *line; line += strcspn(line, "\n") + 1) {
+    const char *list = strchr(line, ':');
+    const char *path = list ? strchr(list + 1, ':') : NULL;
+    if (!path) return false;
+    bool found =
+        ctl ? (cg_parse_controllers(list + 1, ',') & ctl) == ctl : strncmp(line, "0::", 3) == 0;
+    path++;
+    if (found) return snprintf(out, CG_PATH, "%.*s", (int)strcspn(path, "\n"), path) < CG_PATH;
   }
-  fclose(f);
-  return found;
+  return false;
 }
 
 /* The directory of `path` in a mount that shows the hierarchy from `root` on. */
@@ -103,7 +100,7 @@ static bool path_in_mount(const char *mount, const char *root, const char *path,
 }
 
 /* One line of mountinfo: id parent major:minor root mount options … - type source super-options */
-static bool parse_mount(char *line, struct cg_tree *t)
+static bool parse_mount(char *line, const char *own, struct cg_tree *t)
 {
   char *tail = strstr(line, " - ");
   if (!tail) return false;
@@ -121,17 +118,19 @@ static bool parse_mount(char *line, struct cg_tree *t)
   }
   char path[CG_PATH];
   snprintf(t->mount, sizeof t->mount, "%s", mount);
-  return own_path(t->v2 ? 0 : t->ctl, path) && path_in_mount(mount, root, path, t->own);
+  return own_path(own, t->v2 ? 0 : t->ctl, path) && path_in_mount(mount, root, path, t->own);
 }
 
 static size_t find_mounts(struct cg_tree trees[CG_TREES_MAX])
 {
+  char own[OWN_MAX];
+  if (cg_read_at(AT_FDCWD, "/proc/self/cgroup", own, sizeof own) < 0) return 0;
   FILE *f = fopen("/proc/self/mountinfo", "re");
   if (!f) return 0;
   char *line = NULL;
   size_t cap = 0, n = 0;
   while (n < CG_TREES_MAX && getline(&line, &cap, f) > 0) {
-    if (!parse_mount(line, &trees[n])) continue;
+    if (!parse_mount(line, own, &trees[n])) continue;
     bool again = false;
     for (size_t i = 0; i < n; i++)
       if (trees[i].v2 == trees[n].v2 && trees[i].ctl == trees[n].ctl) again = true;
