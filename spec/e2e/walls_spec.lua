@@ -139,7 +139,7 @@ print(open("/etc/hostname").read().strip(), os.path.exists("%s"))']]):format(mar
 
   it("finds what it may know of the kernel, and no more", function()
     says("", "cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | head -c 1")
-    says("", "cat /proc/cmdline /proc/interrupts")
+    says("", "cat /proc/cmdline /proc/interrupts /proc/locks")
     says("", "ls /sys /proc/acpi /proc/scsi 2>/dev/null | grep -v :$ | tr -d '\\n'")
     says("no\n", "echo 0 2>/dev/null >/proc/sys/kernel/randomize_va_space && echo yes || echo no")
     says("no\n", "echo c 2>/dev/null >/proc/sysrq-trigger && echo yes || echo no")

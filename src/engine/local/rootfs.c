@@ -671,12 +671,12 @@ static int mount_on_dir(int root, const char *name, int tree)
 
 static int mask_proc(int root, int empty)
 {
-  /* The kernel's command line says what its operator wrote there, interrupts time what others do.
-   * The rest is root's alone, and root outside is nobody inside: for the worst of it this is the
-   * second wall.
+  /* The kernel's command line says what its operator wrote there, interrupts time what others do,
+   * locks names the files that everybody holds locks on, by inode. The rest is root's alone, and
+   * root outside is nobody inside: for the worst of it this is the second wall.
    */
-  static const char *const files[] = {"cmdline",    "interrupts",  "kcore",        "keys",
-                                      "timer_list", "sched_debug", "sysrq-trigger"};
+  static const char *const files[] = {"cmdline", "interrupts", "locks",       "kcore",
+                                      "keys",    "timer_list", "sched_debug", "sysrq-trigger"};
   static const char *const dirs[] = {"acpi", "scsi"};
   cleanup_close int proc = openat(root, "proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (proc < 0) return -1;
