@@ -1,5 +1,9 @@
 /* The network's readers and rules: destinations, frames, names, policies. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "engine/local/net_dns.h"
+#include "engine/local/net_flows.h"
 #include "engine/local/net_frame.h"
 #include "engine/local/net_policy.h"
 #include "test.h"
@@ -311,6 +315,77 @@ static void test_addresses(void)
   for (size_t cut = 0; cut < sizeof msg; cut++) dns_each_address(msg, cut, see, NULL);
 }
 
+/* ---- flows ---- */
+
+/* A datagram from outside to the box's port, as libslirp makes it. */
+static size_t datagram(uint8_t *out, uint32_t addr, uint16_t port, uint16_t own_port)
+{
+  static const uint8_t inward[] = {[12] = 8, [14] = 0x45, [23] = 17};
+  memset(out, 0, 64);
+  memcpy(out, inward, sizeof inward);
+  for (int i = 0; i < 4; i++) out[26 + i] = (uint8_t)(addr >> (24 - 8 * i));
+  out[34] = (uint8_t)(port >> 8), out[35] = (uint8_t)port;
+  out[36] = (uint8_t)(own_port >> 8), out[37] = (uint8_t)own_port;
+  return 64;
+}
+
+static void test_flows(void)
+{
+  enum { QUIET = NET_FLOW_QUIET_MS };
+  struct net_flows *flows = NULL;
+  struct net_frame sent = {.kind = NET_UDP, .dst = 0xcb007105, .dport = 53, .sport = 4000};
+  uint8_t in[64];
+  size_t n = datagram(in, 0xcb007105, 53, 4000);
+  CHECK(!net_flows_lets_in(flows, in, n, 1)); /* nothing was sent */
+  net_flows_sent(&flows, &sent, 1);
+  CHECK(net_flows_lets_in(flows, in, n, 2));
+  static const struct {
+    uint32_t addr;
+    uint16_t port, own_port;
+  } strangers[] = {{0xcb007106, 53, 4000}, {0xcb007105, 54, 4000}, {0xcb007105, 53, 4001}};
+  for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+    datagram(in, strangers[i].addr, strangers[i].port, strangers[i].own_port);
+    CHECK(!net_flows_lets_in(flows, in, n, 3));
+  }
+  datagram(in, 0xcb007105, 53, 4000);
+  for (size_t cut = 34; cut < 42; cut++) CHECK(!net_flows_lets_in(flows, in, cut, 3));
+  in[20] = 0x20; /* the first piece of several, and a later one */
+  CHECK(!net_flows_lets_in(flows, in, n, 3));
+  in[20] = 0, in[21] = 8;
+  CHECK(!net_flows_lets_in(flows, in, n, 3));
+  in[21] = 0;
+  CHECK(net_flows_lets_in(flows, in, n, QUIET));          /* an answer keeps it open */
+  CHECK(net_flows_lets_in(flows, in, n, 2 * QUIET));      /* as long again */
+  CHECK(!net_flows_lets_in(flows, in, n, 3 * QUIET + 1)); /* and no longer */
+  in[23] = 6;                                             /* TCP and ARP are not asked here */
+  CHECK(net_flows_lets_in(flows, in, n, 3));
+  in[13] = 6;
+  CHECK(net_flows_lets_in(flows, in, n, 3));
+  free(flows);
+}
+
+static void test_flows_are_bounded(void)
+{
+  struct net_flows *flows = NULL;
+  struct net_frame sent = {.kind = NET_UDP, .dport = 53};
+  uint8_t in[64];
+  size_t known = 0, n = 64;
+  for (uint32_t i = 0; i < 8 * NET_FLOWS_MAX; i++) {
+    sent.dst = 0xcb000000 + i * 7;
+    sent.sport = (uint16_t)(i * 13);
+    net_flows_sent(&flows, &sent, i + 1);
+    datagram(in, sent.dst, 53, sent.sport);
+    CHECK(net_flows_lets_in(flows, in, n, i + 1)); /* the newest always */
+  }
+  for (uint32_t i = 0; i < 8 * NET_FLOWS_MAX; i++) {
+    datagram(in, 0xcb000000 + i * 7, 53, (uint16_t)(i * 13));
+    known += net_flows_lets_in(flows, in, n, 8 * NET_FLOWS_MAX);
+  }
+  CHECK(known <= NET_FLOWS_MAX);
+  CHECK(known > NET_FLOWS_MAX / 2); /* rows fill evenly enough */
+  free(flows);
+}
+
 /* ---- policies ---- */
 
 static void test_policy(void)
@@ -354,7 +429,8 @@ static void test_policy_is_bounded(void)
 static void test_special(void)
 {
   static const uint32_t special[] = {0,          0x7f000001, 0x7fffffff, 0xa9fea9fe,
-                                     0xe0000001, 0xffffffff, NET_DNS,    NET_GATEWAY};
+                                     0xe0000001, 0xffffffff, NET_DNS,    NET_GATEWAY,
+                                     0x646464c8, 0xa83f8110, 0xc00000c0};
   static const uint32_t plain[] = {0x01010101, 0x0a000001, 0xc0a80001, 0xa9fd0001, 0xc0000008};
   for (size_t i = 0; i < sizeof special / sizeof *special; i++) CHECK(net_is_special(special[i]));
   for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) CHECK(!net_is_special(plain[i]));
@@ -372,6 +448,8 @@ const struct test_case test_cases[] = {
     {"DNS questions", test_question},
     {"DNS queries and answers of our own", test_query},
     {"DNS addresses", test_addresses},
+    {"datagrams come in as answers only", test_flows},
+    {"flows are bounded", test_flows_are_bounded},
     {"policies", test_policy},
     {"what names open is bounded", test_policy_is_bounded},
     {"special addresses", test_special},

@@ -160,6 +160,31 @@ print("whole", len(s.recv(65536)))
     assert.equal("raw sockets 0\nwhole 8000\n", r.stdout, r.stderr)
   end)
 
+  it_needs("takes datagrams only from whom it has sent to", function()
+    local p = start { "exec", "--network", "open", "--", "python3", "-c", ([[
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+there = ("%s", 9000)
+s.sendto(b"stranger", there)
+print(s.recv(100).decode(), flush=True)
+s.settimeout(1)
+try:
+    while True: print("came in:", s.recv(100).decode())
+except TimeoutError: pass
+s.sendto(b"last", there)
+print(s.recv(100).decode())
+]]):format(THERE) }
+    local port = p:expect "port (%d+)"
+    sh(([[python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for host in ("127.0.0.1", "%s"): s.sendto(b"MACHINE", (host, %s))
+']]):format(HERE, port))
+    local r = p:wait()
+    assert.equal("port " .. port .. "\nlast\n", r.stdout, r.stderr)
+  end)
+
   it_needs("has no way in, and none to its neighbour", function()
     local r = script([[
       local sandbox = require "sandbox"

@@ -3,7 +3,8 @@
 
 outside.py ADDRESS: serves HTTP on ports 8000 and 8443 (a GET answers with its path, a POST with its
 length), echoes UDP on 9000, and answers names on ADDRESS:53: everything in the zone below; any other
-name is answered with NXDOMAIN. Prints "ready".
+name is answered with NXDOMAIN. Who sends the datagram "stranger" to 9000 gets "port N", its own as seen
+from here, and before that "STRANGER" from another port. Prints "ready".
 """
 import http.server
 import socket
@@ -82,6 +83,11 @@ def echo():
     s.bind((HERE, 9000))
     while True:
         data, peer = s.recvfrom(65536)
+        if data == b"stranger":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.bind((HERE, 0))
+                stranger.sendto(b"STRANGER", peer)
+            data = b"port %d" % peer[1]
         s.sendto(data, peer)
 
 

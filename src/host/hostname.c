@@ -122,6 +122,7 @@ static bool public4(uint32_t a)
       {0x64400000, 10}, /* carrier's own */
       {0x7f000000, 8},  /* loopback */
       {0xa9fe0000, 16}, /* link-local: metadata services of clouds */
+      {0xa83f8110, 32}, /* Azure's metadata */
       {0xac100000, 12}, /* private */
       {0xc0000000, 24}, /* protocol assignments */
       {0xc0000200, 24}, /* documentation */

@@ -134,7 +134,10 @@ bool ports_on_connected(struct engine_box *b, const struct proto_connect *msg, i
   LIST_FOREACH (it, &b->links) {
     struct link *l = list_entry(it, struct link, node);
     if (l->id != msg->id || l->fd[1] >= 0) continue;
-    if (fd >= 0 && !is_tcp(fd)) return false;
+    if (fd >= 0 && !is_tcp(fd)) {
+      close(fd);
+      return false;
+    }
     if (fd < 0) {
       link_close(l); /* nobody is there: as if nobody had listened */
       return true;

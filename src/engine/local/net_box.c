@@ -30,7 +30,8 @@ enum {
 
 static ssize_t send_packet(const void *frame, size_t len, void *opaque)
 {
-  net_box_send(opaque, frame, len);
+  struct net_box *b = opaque;
+  if (net_flows_lets_in(b->flows, frame, len, net.now_ms)) net_box_send(b, frame, len);
   return (ssize_t)len;
 }
 
@@ -199,8 +200,10 @@ static void on_udp(struct net_box *b, const struct net_frame *f)
     net_names_ask(b, f);
   else if (!may_reach(b, f->dst, f->dport))
     refuse(b, f);
-  else if (b->sockets < NET_SOCKETS_MAX)
+  else if (b->sockets < NET_SOCKETS_MAX) {
+    net_flows_sent(&b->flows, f, net.now_ms);
     to_stack(b, f);
+  }
 }
 
 static void on_frame(struct net_box *b, const uint8_t *data, size_t len)
@@ -269,6 +272,8 @@ void net_box_polled(struct net_box *b)
   list_remove(&b->active);
   net.slirp->cleanup(b->slirp);
   b->slirp = NULL;
+  free(b->flows);
+  b->flows = NULL;
 }
 
 /* ---- its life ---- */
@@ -295,6 +300,7 @@ void net_box_free(struct net_box *b)
   list_remove(&b->active);
   if (b->slirp) net.slirp->cleanup(b->slirp);
   net_policy_done(&b->policy);
+  free(b->flows);
   close(b->tap);
   free(b);
 }

@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "engine/local/net.h"
 #include "engine/local/net_dns.h"
+#include "engine/local/net_flows.h"
 #include "engine/local/net_frame.h"
 #include "engine/local/net_policy.h"
 #include "engine/local/slirp_part.h"
@@ -25,12 +26,13 @@ struct net_box {
   int tap;
   struct net_policy policy;
   uint32_t servers[NET_SERVERS_MAX];
-  Slirp *slirp;     /* owned; NULL while there is nothing to keep */
-  size_t sockets;   /* that slirp has for it */
-  size_t asked;     /* questions under way */
-  bool busy;        /* slirp waits for something: set by net_box_fill */
-  uint64_t told_ms; /* when the host was last told of a refusal */
-  uint32_t refused; /* since then */
+  Slirp *slirp;            /* owned; NULL while there is nothing to keep */
+  struct net_flows *flows; /* owned: whose datagrams may come in; lives as long as slirp */
+  size_t sockets;          /* that slirp has for it */
+  size_t asked;            /* questions under way */
+  bool busy;               /* slirp waits for something: set by net_box_fill */
+  uint64_t told_ms;        /* when the host was last told of a refusal */
+  uint32_t refused;        /* since then */
 };
 
 /* Descriptors to wait for: made anew each turn. */

@@ -110,6 +110,11 @@ bool net_policy_allows(struct net_policy *p, uint32_t addr, uint16_t port, uint6
 
 bool net_is_special(uint32_t addr)
 {
+  /* Metadata services that clouds have elsewhere than at 169.254.0.0/16: of Alibaba, Azure, Oracle.
+   */
+  static const uint32_t metadata[] = {0x646464c8, 0xa83f8110, 0xc00000c0};
+  for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++)
+    if (addr == metadata[i]) return true;
   uint32_t first = addr >> 24;
   return first == 0 || first == 127 || first >= 224 || addr >> 16 == 0xa9fe ||
          (addr & NET_MASK) == (NET_ADDR & NET_MASK);

@@ -40,7 +40,7 @@ void net_policy_learn(struct net_policy *p, const char *name, uint32_t addr, uin
 /* May be connected to? What is used stays open for a while longer. */
 bool net_policy_allows(struct net_policy *p, uint32_t addr, uint16_t port, uint64_t now_ms);
 
-/* Loopback, link-local (metadata services of clouds), multicast, broadcast, unspecified, and the
+/* Loopback, link-local, the metadata services of clouds, multicast, broadcast, unspecified, and the
  * box's own little network. Host order. */
 bool net_is_special(uint32_t addr);
 
