@@ -75,6 +75,23 @@ describe("nothing is left after", function()
     leftovers.none_since(before, 0.5, "a normal end")
   end)
 
+  it("many sandboxes that are ended at once, while others are made", function()
+    local r = proc.cli { "run", files.script("a.lua", [[
+      local sandbox, task = require "sandbox", require "task"
+      local some, others = {}, {}
+      for i = 1, 100 do some[i] = sandbox.create {} end
+      task.spawn(function()
+        for i = 1, 100 do others[i] = sandbox.create {} end
+        others[100]:exec({ "true" }):check()
+      end)
+      task.map(some, { limit = 100 }, function(sb) sb:terminate() end)
+      print "ended"
+    ]]) }
+    assert.equal(0, r.status, r.stderr)
+    expect.contains(r.stdout, "ended")
+    leftovers.none_since(before, 0.5, "the end of many")
+  end)
+
   it("error()", function()
     local r = proc.cli { "run", files.script("a.lua", [[
       local sandbox, task = require "sandbox", require "task"

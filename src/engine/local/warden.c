@@ -46,6 +46,7 @@
 #define REST_MS        2
 #define REMOVE_POLL_MS 5
 #define LEAVING_MANY   64
+#define PER_CREATE     2 /* groups removed by a create, where there are many: more than it makes */
 #define CLOSE_WAIT_MS  2000
 #define CARD_TRIES     100
 #define CARD_WAIT_US   200
@@ -121,7 +122,11 @@ static void forget(struct wbox *b)
 static void remove_groups(struct wbox *b)
 {
   warden.busy = cgroup_box_remove(warden.cg, b->name) == -EBUSY;
-  if (warden.busy) return;
+  if (warden.busy) {
+    list_remove(&b->node); /* the others first */
+    list_append(&warden.leaving, &b->node);
+    return;
+  }
   warden.leaving_n--;
   forget(b);
 }
@@ -182,12 +187,20 @@ static bool is_wanted(void)
   return poll(p, 2, 0) > 0;
 }
 
-static void retry_removals(void)
+static void remove_some(size_t most)
 {
-  LIST_FOREACH_SAFE (it, &warden.leaving) {
-    remove_groups(list_entry(it, struct wbox, node));
-    if (warden.leaving_n <= LEAVING_MANY && !warden.busy && is_wanted()) return;
+  for (size_t n = warden.leaving_n < most ? warden.leaving_n : most; n > 0; n--)
+    remove_groups(list_entry(warden.leaving.next, struct wbox, node));
+}
+
+static void remove_while_idle(void)
+{
+  bool busy = false;
+  for (size_t n = warden.leaving_n; n > 0 && !is_wanted(); n--) {
+    remove_some(1);
+    busy |= warden.busy;
   }
+  warden.busy = busy;
 }
 
 static void on_kill(const struct proto_box *req)
@@ -546,6 +559,7 @@ static void on_create(const struct proto_create *req, int box_sock)
   else
     warden.refusals = 0;
   forget_extras();
+  if (warden.leaving_n > LEAVING_MANY) remove_some(PER_CREATE);
 }
 
 /* Those of a box come one after another, right before its create. */
@@ -617,10 +631,12 @@ static void on_request(void)
 }
 
 /* Milliseconds until something has to be done unasked. Removing groups takes as long as making a
- * box does: it waits for a moment of rest, unless there are many. */
+ * box does: it waits for a moment of rest. Where that never comes, creates pay for it (on_create),
+ * ends do not: when thousands are ended at once, all of them are dead before the first group goes.
+ */
 static int idle_ms(void)
 {
-  if (warden.leaving_n > LEAVING_MANY || wants_slot()) return 0;
+  if (wants_slot()) return 0;
   if (warden.leaving_n) return warden.busy ? REMOVE_POLL_MS : REST_MS;
   return warden.swept ? -1 : SWEEP_AFTER_MS;
 }
@@ -630,7 +646,7 @@ static void on_idle(void)
   if (wants_slot()) {
     fill_slot();
   } else if (warden.leaving_n) {
-    retry_removals();
+    remove_while_idle();
   } else if (!warden.swept) {
     warden.swept = true;
     cgroup_sweep(warden.cg);
