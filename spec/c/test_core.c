@@ -177,7 +177,55 @@ static void handlers_in_front(void)
   loop_free(loop);
 }
 
+/* An interposer that takes its time at the end, and may make a failure of it. */
+static void on_end_behind(struct op *op, struct err *end, void *data)
+{
+  note("settling;");
+  if (data) err_set(end, ERR_INTERNAL, 0, "not settled");
+  held = op;
+}
+
+static int start_settled(struct op *op, void *ctx, struct err *err)
+{
+  (void)err;
+  op_on_end(op, on_end_behind, ctx);
+  op_pass(op);
+  return 0;
+}
+
+static void on_front_ending(struct op *op, const struct err *err)
+{
+  note(err ? "failing;" : op->result.s.p);
+  note(";");
+}
+
+static void ends_are_told_before(void)
+{
+  static const struct op_handler settled = {.name = "test.now", .start = start_settled};
+  static const struct op_client early = {.on_ending = on_front_ending, .on_done = on_front_done};
+  static const char *const want[] = {"settling;done;", "settling;failing;;"};
+  for (size_t i = 0; i < 2; i++) {
+    loop_new(&loop, NULL);
+    struct ops *ops = ops_new(loop);
+    struct op *op = op_new("test.now");
+    ops_register(ops, &now, NULL);
+    ops_interpose(ops, &settled, i ? &loop : NULL);
+    op->client = &early;
+    op->args = val_map();
+    trace[0] = '\0';
+    CHECK_INT(op_submit(ops, op, NULL), 0);
+    loop_run(loop);
+    CHECK_STR(trace, want[i]);
+    op_end(held);
+    loop_run(loop);
+    CHECK_STR(trace + strlen(want[i]), i ? "not settled" : "done");
+    ops_free(ops);
+    loop_free(loop);
+  }
+}
+
 const struct test_case test_cases[] = {{"timers_fire_in_order", timers_fire_in_order},
                                        {"ops_finish_once", ops_finish_once},
                                        {"handlers_in_front", handlers_in_front},
+                                       {"ends_are_told_before", ends_are_told_before},
                                        {0}};

@@ -428,6 +428,7 @@ describe("regolith serve, from start to end", function()
         sure[op] = (sure[op] or 0) + (told.answered[op] or 0)
         perhaps[op] = (perhaps[op] or 0) + (told.unanswered[op] or 0)
       end
+      perhaps.create = #told.lost -- which are looked at below
       server, url = M.serve(dir)
 
       -- The statement: no gap, each balance the sum so far, each price the table's, and exactly
@@ -468,11 +469,22 @@ describe("regolith serve, from start to end", function()
       assert.is_false(list.has_more)
       for id in pairs(ids) do assert.is_true(known[id], id .. " is lost") end
 
-      -- The last answer that a client had is what it gets again.
+      -- The last answer that a client had is what it gets again; and what had no answer is made
+      -- and paid once, whether that was before the kill or is now.
+      local function again(request)
+        return curl("-H", "Authorization: Bearer " .. keys[1], "-H",
+          "Idempotency-Key: " .. request.key, "-d", request.request,
+          url .. "/v1/modal/sandbox/create").stdout
+      end
       local last = told.creates[#told.creates]
-      local again = curl("-H", "Authorization: Bearer " .. keys[1], "-H",
-        "Idempotency-Key: " .. last.key, "-d", last.request, url .. "/v1/modal/sandbox/create")
-      assert.equal(last.answer, again.stdout)
+      assert.equal(last.answer, again(last))
+      for _, request in ipairs(told.lost) do
+        local sb = json.decode(again(request))
+        assert.is_string(sb.sandbox_id, sb.error and sb.error.message)
+        counts.create = (counts.create or 0) + (made[sb.sandbox_id] and 0 or 1)
+        sure.create = sure.create + 1
+      end
+      assert.equal(sure.create, counts.create)
     end
     assert.equal(0, M.stop(server).status)
   end)

@@ -12,7 +12,7 @@ KEY = os.environ["SERVE_KEYS"].split()[0]
 ROUND, CLIENTS = sys.argv[1], int(sys.argv[2])
 
 lock = threading.Lock()
-answered, unanswered, creates, ended, wrong = {}, {}, [], [], []
+answered, unanswered, creates, lost, ended, wrong = {}, {}, [], [], [], []
 
 
 def ask(conn, op, body, idem=None):
@@ -27,6 +27,8 @@ def ask(conn, op, body, idem=None):
     except (OSError, http.client.HTTPException):
         with lock:
             unanswered[op] = unanswered.get(op, 0) + 1
+            if idem:
+                lost.append({"key": idem, "request": text})
         return None
     with lock:
         if r.status != 200:
@@ -63,5 +65,5 @@ for t in threads:
     t.start()
 for t in threads:
     t.join()
-print(json.dumps({"answered": answered, "unanswered": unanswered, "creates": creates,
+print(json.dumps({"answered": answered, "unanswered": unanswered, "creates": creates, "lost": lost,
                   "ended": ended, "wrong": wrong}))

@@ -65,6 +65,9 @@ struct call {
   bool base64;               /* of an exec */
   bool idem;                 /* its answer is kept: it goes on without its client */
   char *idem_key;            /* owned */
+  bool early;                /* the answer was made before its op was done … */
+  bool kept;                 /* … and waits for that, on the disk */
+  bool stale;                /* … and is not the answer after all, once it is on the disk */
   int status;                /* of the answer while it is being kept */
   const char *type;          /* likewise */
   struct buf answer;         /* likewise */

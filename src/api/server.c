@@ -67,14 +67,27 @@ static bool is_kept(int status)
   return status < 500 && status != 401 && status != 402 && status != 429;
 }
 
+static void send_kept(struct call *c)
+{
+  struct buf body = c->answer; /* the call may be gone before its answer is */
+  if (c->op || !c->kept) return;
+  c->answer = (struct buf){0};
+  c->kept = false;
+  send_answer(c, c->status, c->type, &body);
+}
+
 static void on_kept(void *data, const struct err *err)
 {
   struct call *c = data;
-  struct buf body = c->answer; /* the call may be gone before its answer is */
-  c->answer = (struct buf){0};
   c->waits--;
   if (err) log_warn("an answer could not be kept under its Idempotency-Key: %s", err->msg);
-  send_answer(c, c->status, c->type, &body);
+  if (c->stale) {
+    c->stale = false;
+    call_check_free(c);
+    return;
+  }
+  c->kept = true;
+  send_kept(c);
 }
 
 void call_answer(struct call *c, int status, const char *type, struct buf *body)
@@ -147,18 +160,45 @@ static void print_fault(void *data, int status, const char *text, struct buf *ou
 
 /* ---- ops ---- */
 
+/* The answer is kept in the transaction that charges for it: a server that is killed has either
+ * charged and can answer again, or has not charged. */
+static void on_op_ending(struct op *op, const struct err *err)
+{
+  struct call *c = op->client_data;
+  if (err || !c->idem) return;
+  c->early = true;
+  c->result = &op->result;
+  c->on_op(c, op, NULL);
+}
+
+/* The charge failed: the answer that was made early is none. */
+static void take_back_answer(struct call *c)
+{
+  buf_free(&c->answer);
+  c->early = false;
+  c->stale = !c->kept;
+  c->kept = false;
+  c->idem = true;
+}
+
 static void on_op_done(struct op *op, const struct err *err)
 {
   struct call *c = op->client_data;
   c->op = NULL;
   c->result = &op->result;
+  if (c->early && !err) {
+    op_free(op);
+    send_kept(c);
+    return;
+  }
+  if (c->early) take_back_answer(c);
   c->on_op(c, op, err);
   op_free(op);
 }
 
 static void on_op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len);
 
-static const struct op_client op_client = {.on_done = on_op_done};
+static const struct op_client op_client = {.on_ending = on_op_ending, .on_done = on_op_done};
 static const struct op_client streaming_client = {.on_chunk = on_op_chunk, .on_done = on_op_done};
 
 static void on_op_chunk(struct op *op, enum op_stream stream, const void *data, size_t len)

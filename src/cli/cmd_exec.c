@@ -289,7 +289,8 @@ static void on_chunk(struct op *op, enum op_stream stream, const void *data, siz
   out_append(stream == OP_STDOUT ? x->out : x->err, data, len);
 }
 
-static const struct op_client exec_client = {on_chunk, on_input_full, on_exec_done};
+static const struct op_client exec_client = {
+    .on_chunk = on_chunk, .on_input_full = on_input_full, .on_done = on_exec_done};
 
 static struct val env_map(const struct strv *env)
 {

@@ -128,6 +128,11 @@ void op_free(struct op *op)
   free(op);
 }
 
+static const struct err *end_of(const struct op *op)
+{
+  return op->finish_err.kind == ERR_NONE ? NULL : &op->finish_err;
+}
+
 static void complete(struct defer *d)
 {
   struct op *op = d->data;
@@ -137,13 +142,14 @@ static void complete(struct defer *d)
   if (on_end) {
     op->on_end = NULL;
     on_end(op, &op->finish_err, op->on_end_data);
+    if (op->client->on_ending) op->client->on_ending(op, end_of(op));
     return;
   }
   list_remove(&op->node);
   ops->in_flight_n--;
   op->state = OP_DONE;
   if (ops->check && op->finish_err.kind == ERR_NONE) ops->check(&op->result, &op->finish_err);
-  op->client->on_done(op, op->finish_err.kind == ERR_NONE ? NULL : &op->finish_err);
+  op->client->on_done(op, end_of(op));
 }
 
 void op_finish(struct op *op, const struct err *err)

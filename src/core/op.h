@@ -33,6 +33,10 @@ struct op_client {
   /* Input is piling up before a reader that is slow (true): send no more until (false). May be
    * NULL. Like on_chunk it comes from the loop, before on_done. */
   void (*on_input_full)(struct op *op, bool full);
+  /* Before on_done, when how the op ended is known and an interposer is still busy with it: what
+   * the client writes now is written with what the interposer writes. err is NULL on success, and
+   * op->result is set; on_done may yet bring a failure. May be NULL. */
+  void (*on_ending)(struct op *op, const struct err *err);
   /* Once. err is NULL on success, and op->result is set. The client owns the op from here on. */
   void (*on_done)(struct op *op, const struct err *err);
 };

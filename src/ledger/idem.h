@@ -10,8 +10,8 @@ struct store;
 
 /* What `Idempotency-Key` needs: the answer that a request got, kept for 24 h under the account and
  * the key it came with. A record is in the database before its request starts. After a crash those
- * in flight are forgotten: what they started was ended with the process that started it. One whose
- * charge was committed, which comes before its answer, stays charged. */
+ * in flight are forgotten: what they started was ended with the process that started it. Whoever
+ * submits the end in the turn in which its charge is submitted has both or neither of them. */
 #define IDEM_KEY_MAX  255
 #define IDEM_KEEP_S   86400
 #define IDEM_BODY_MAX (16u << 20)
