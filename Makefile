@@ -3,6 +3,7 @@
 #   make          build build/regolith                make run    install what is missing, build, run an example
 #   make test     the same, then every test           make lint   formatting, warnings, include rules
 #   make bench    timings against named peers         make asan   the tests under ASan and UBSan (make tsan: TSan)
+#   make bench-page JSON=build/bench.json  draws docs/bench.md and its plot again
 #   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
 #   make soak     many clients of one server for SOAK_SECONDS (600)
 #   make deps     install Debian packages that are missing
@@ -79,7 +80,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev lua5.4 liblua5.4-dev libuv1-dev 
 PACKAGES_TEST  := lua-busted lua-check clang clang-format clang-tidy cppcheck valgrind libclang-rt-14-dev \
                   shellcheck uidmap procps iproute2 bubblewrap python3 chromium curl openssl python3-requests python3-jsonschema
 
-.PHONY: all run test test-vm test-images lint bench asan tsan install uninstall deps deps-test clean format compile-commands
+.PHONY: all run test test-vm test-images lint bench bench-page asan tsan install uninstall deps deps-test clean format compile-commands
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -241,6 +242,11 @@ soak: deps deps-test all
 
 bench: all
 	sh tools/bench.sh $(BUILD)
+# The page and the plot, drawn again.
+JSON ?= $(BUILD)/bench.json
+bench-page: all
+	$(BUILD)/regolith run --quiet --trust --allow-read $(dir $(JSON)) --allow-write docs spec/bench/report.lua -- \
+	  draw $(JSON) docs/bench.md docs/bench.svg
 
 lint: deps deps-test
 	sh tools/lint.sh

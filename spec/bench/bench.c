@@ -1,13 +1,13 @@
 /* make bench: regolith beside named peers, in one interleaved run.
  *
- *   bench REGOLITH_BINARY LUA_FOLDER [--rounds N] [--json FILE] [GROUP…]
+ *   bench REGOLITH_BINARY LUA_FOLDER --list
+ *   bench REGOLITH_BINARY LUA_FOLDER [--rounds N] GROUP FILE
  *
  * Every row is a way to do the same thing; rows of a group take turns, a batch each per round, so
  * that a machine that drifts drifts for all. Samples are microseconds per piece of work unless the
- * group says otherwise. Printed are median, 90th and 99th percentile and the ratio of medians to
- * the group's first row. Peers that are not installed are left out, and said to be. All peers run
- * the host's /usr/bin/true from a read-only /usr. Benchmarks are no tests: nothing here can fail on
- * a time. */
+ * group says otherwise; they go to FILE as results.lua describes, which counts and compares them.
+ * Peers that are not installed are left out, and said to be. All peers run the host's
+ * /usr/bin/true from a read-only /usr. Benchmarks are no tests: nothing here can fail on a time. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -35,10 +35,12 @@ struct row {
   const char *const *argv;      /* what a spawning row starts */
   const char *script, *arg;     /* what a Lua row runs */
   const char *mode;             /* NULL: worker processes; "--trust": in process */
+  const char *grant;            /* what its script needs besides, an option of `regolith run` */
   int batch;                    /* pieces of work a round */
   int pause_ms;                 /* idle before each piece: what one call sees */
-  int parallel; /* pieces in flight at once; the sample is then the mean time per piece */
-  bool missing;
+  int parallel;        /* pieces in flight at once; the sample is then the mean time per piece */
+  bool peer;           /* not regolith: what the others are held against */
+  const char *missing; /* why there is nothing to see, or NULL */
   double *samples;
   size_t n;
 };
@@ -47,11 +49,12 @@ struct group {
   const char *name, *title, *unit;
   struct row *rows;
   size_t n;
-  double sign; /* +1: less is better */
+  int most_rounds; /* 0: as many as asked for */
 };
 
 static const char *regolith, *lua_folder;
-static char bundle[64];
+static char bundle[64]; /* crun's; bundle/filtered is one with a filter */
+static char filtered[80];
 
 static double now_us(void)
 {
@@ -107,6 +110,8 @@ static bool run_once(const char *const *argv)
   return pid > 0 && finish(pid, fd, NULL);
 }
 
+static const char failed[] = "the program is not installed, or failed";
+
 static void pause_ms(int ms)
 {
   if (ms) usleep((useconds_t)ms * 1000);
@@ -118,7 +123,7 @@ static void run_spawn(struct row *row)
     pause_ms(row->pause_ms);
     double begin = now_us();
     if (!run_once(row->argv))
-      row->missing = true;
+      row->missing = failed;
     else
       add(row, now_us() - begin);
   }
@@ -137,13 +142,13 @@ static void run_spawn_parallel(struct row *row)
     for (int i = 0; i < row->parallel && started < row->batch; i++) {
       if (fds[i].fd >= 0) continue;
       pids[i] = start(row->argv, &fds[i].fd);
-      if (pids[i] < 0) row->missing = true;
+      if (pids[i] < 0) row->missing = failed;
       started++, live++;
     }
     if (poll(fds, (nfds_t)row->parallel, -1) < 0 && errno != EINTR) break;
     for (int i = 0; i < row->parallel; i++) {
       if (fds[i].fd < 0 || !fds[i].revents) continue;
-      if (!finish(pids[i], fds[i].fd, NULL)) row->missing = true;
+      if (!finish(pids[i], fds[i].fd, NULL)) row->missing = failed;
       fds[i].fd = -1;
       live--, done++;
     }
@@ -153,18 +158,19 @@ static void run_spawn_parallel(struct row *row)
   if (!row->missing) add(row, (now_us() - begin) / row->batch);
 }
 
-/* A Lua script that prints one number a line: its samples. */
-static void run_lua(struct row *row)
+/* Runs a row's script to its end; returns what it printed, owned, or NULL. */
+static char *lua_output(struct row *row)
 {
   char script[512], batch[16], pause[16], parallel[16];
   snprintf(script, sizeof script, "%s/%s", lua_folder, row->script);
   snprintf(batch, sizeof batch, "%d", row->batch);
   snprintf(pause, sizeof pause, "%d", row->pause_ms);
   snprintf(parallel, sizeof parallel, "%d", row->parallel ? row->parallel : 1);
-  const char *const argv[] = {regolith,    "run",    row->mode ? row->mode : "--jobs=200",
-                              "--timeout", "10m",    script,
-                              "--",        batch,    pause,
-                              parallel,    row->arg, NULL};
+  const char *argv[16] = {regolith, "run", row->mode ? row->mode : "--jobs=200", "--timeout=10m"};
+  size_t n = 4;
+  if (row->grant) argv[n++] = row->grant;
+  const char *const rest[] = {script, "--", batch, pause, parallel, row->arg};
+  memcpy(argv + n, rest, sizeof rest);
   char *text = NULL;
   size_t len = 0;
   FILE *out = open_memstream(&text, &len);
@@ -172,16 +178,51 @@ static void run_lua(struct row *row)
   pid_t pid = start(argv, &fd);
   bool ok = pid > 0 && finish(pid, fd, out);
   fclose(out);
-  if (!ok) {
-    row->missing = true;
-    fprintf(stderr, "%s:\n%s\n", row->name, text);
-  }
-  for (char *line = strtok(text, "\n"); ok && line; line = strtok(NULL, "\n")) {
+  if (ok) return text;
+  row->missing = failed;
+  fprintf(stderr, "%s:\n%s\n", row->name, text);
+  free(text);
+  return NULL;
+}
+
+/* A script that prints one number a line: the row's samples. */
+static void run_lua(struct row *row)
+{
+  char *text = lua_output(row);
+  for (char *line = text ? strtok(text, "\n") : NULL; line; line = strtok(NULL, "\n")) {
     char *end;
     double v = strtod(line, &end);
     if (end != line) add(row, v);
   }
   free(text);
+}
+
+/* Memory cgroups that the kernel keeps, removed ones that it cannot let go of included. */
+static double memory_cgroups(void)
+{
+  char line[256];
+  double n = 0;
+  FILE *f = fopen("/proc/cgroups", "re");
+  while (f && fgets(line, sizeof line, f))
+    if (sscanf(line, "memory %*d %lf", &n) == 1) break;
+  if (f) fclose(f);
+  return n;
+}
+
+/* The first of MANY rows has a script that prints a number for each; the last is what is left of
+ * its memory cgroups 5 s after it. */
+enum { MANY = 5 };
+static void run_many(struct row *row)
+{
+  double before = memory_cgroups();
+  char *text = lua_output(row), *line = text ? strtok(text, "\n") : NULL;
+  for (int i = 0; i < MANY - 1 && line; i++, line = strtok(NULL, "\n"))
+    add(&row[i], strtod(line, NULL));
+  free(text);
+  if (row->missing) return;
+  sleep(5);
+  double left = memory_cgroups() - before;
+  add(&row[MANY - 1], left > 0 ? left : 0);
 }
 
 /* Many scripts at once: arg names a script started `parallel` times in one process; a sample is
@@ -202,7 +243,7 @@ static void run_scripts(struct row *row)
   if (run_once(argv))
     add(row, (now_us() - begin) / n);
   else
-    row->missing = true;
+    row->missing = failed;
   free(argv);
 }
 
@@ -231,6 +272,8 @@ static const char *const bwrap_argv[] = {"bwrap",
                                          "/usr/bin/true",
                                          NULL};
 static const char *crun_argv[] = {"crun", "run", "--bundle", bundle, "regolith-bench", NULL};
+static const char *crun_filter_argv[] = {"crun",           "run", "--bundle", filtered,
+                                         "regolith-bench", NULL};
 static const char *regolith_argv[] = {NULL, "exec", "--", "/usr/bin/true", NULL};
 
 static void run_crun_parallel(struct row *row)
@@ -238,7 +281,7 @@ static void run_crun_parallel(struct row *row)
   /* Container names must differ, so the parallel rows give crun a wrapper that names each by its
    * pid. */
   char command[256];
-  snprintf(command, sizeof command, "exec crun run --bundle %s regolith-bench-$$", bundle);
+  snprintf(command, sizeof command, "exec crun run --bundle %s regolith-bench-$$", row->argv[3]);
   const char *const argv[] = {"sh", "-c", command, NULL};
   row->argv = argv;
   run_spawn_parallel(row);
@@ -271,7 +314,7 @@ static void run_crun(struct row *row)
   close(p[0]);
   int status;
   waitpid(pid, &status, 0);
-  row->missing = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) row->missing = failed;
 }
 
 /* lua5.4 itself, for what the host adds to a loop that only computes. The script prints
@@ -286,125 +329,86 @@ static void run_stock_lua(struct row *row)
   FILE *out = open_memstream(&text, &len);
   int fd;
   pid_t pid = start(argv, &fd);
-  row->missing = pid < 0 || !finish(pid, fd, out);
+  if (pid < 0 || !finish(pid, fd, out)) row->missing = failed;
   fclose(out);
   if (!row->missing) add(row, strtod(text, NULL));
   free(text);
 }
 
-static struct row oneshot_cold[] = {
-    {.name = "bwrap --unshare-all",
-     .run = run_spawn,
-     .argv = bwrap_argv,
-     .batch = 10,
-     .pause_ms = 50},
-    {.name = "posix_spawn, no isolation",
-     .run = run_spawn,
-     .argv = true_argv,
-     .batch = 10,
-     .pause_ms = 50},
-    {.name = "crun run", .run = run_crun, .argv = crun_argv, .batch = 4, .pause_ms = 50},
-    {.name = "regolith exec",
-     .run = run_spawn,
-     .argv = regolith_argv,
-     .batch = 10,
-     .pause_ms = 50}};
-static struct row oneshot_warm[] = {
-    {.name = "bwrap --unshare-all", .run = run_spawn, .argv = bwrap_argv, .batch = 40},
-    {.name = "posix_spawn, no isolation", .run = run_spawn, .argv = true_argv, .batch = 40},
-    {.name = "crun run", .run = run_crun, .argv = crun_argv, .batch = 8},
-    {.name = "regolith exec", .run = run_spawn, .argv = regolith_argv, .batch = 40}};
-static struct row exec_warm[] = {
-    {.name = "posix_spawn + capture", .run = run_spawn, .argv = true_argv, .batch = 100},
-    {.name = "sb:exec, worker", .run = run_lua, .script = "exec.lua", .batch = 100},
-    {.name = "sb:exec, in process",
-     .run = run_lua,
-     .mode = "--trust",
-     .script = "exec.lua",
-     .batch = 100}};
+#define SPAWN(text, argv_, ...)                                                                    \
+  {                                                                                                \
+    .name = text, .run = run_spawn, .argv = argv_, __VA_ARGS__                                     \
+  }
+#define CRUN(text, argv_, ...)                                                                     \
+  {                                                                                                \
+    .name = text, .run = run_crun, .argv = argv_, .peer = true, __VA_ARGS__                        \
+  }
+#define LUA(text, file, ...)                                                                       \
+  {                                                                                                \
+    .name = text, .run = run_lua, .script = file, __VA_ARGS__                                      \
+  }
+
+#define ONESHOT(ours, theirs, pause)                                                               \
+  SPAWN("bwrap --unshare-all", bwrap_argv, .peer = true, .batch = ours, .pause_ms = pause),        \
+      SPAWN("posix_spawn, no isolation", true_argv, .peer = true, .batch = ours,                   \
+            .pause_ms = pause),                                                                    \
+      CRUN("crun run", crun_argv, .batch = theirs, .pause_ms = pause),                             \
+      CRUN("crun run, Docker's filter", crun_filter_argv, .batch = theirs, .pause_ms = pause),     \
+      SPAWN("regolith exec", regolith_argv, .batch = ours, .pause_ms = pause)
+static struct row oneshot_cold[] = {ONESHOT(10, 4, 50)};
+static struct row oneshot_warm[] = {ONESHOT(40, 8, 0)};
+
+/* The same from a script, in both modes. */
+#define MODES(text, file, ...)                                                                     \
+  LUA(text ", worker", file, __VA_ARGS__),                                                         \
+      LUA(text ", in process", file, .mode = "--trust", __VA_ARGS__)
+#define BESIDE_SPAWN(spawns, pause, ...)                                                           \
+  SPAWN("posix_spawn + capture", true_argv, .peer = true, .batch = spawns, .pause_ms = pause),     \
+      __VA_ARGS__
+#define OPEN .grant = "--allow-network=open", .arg = "open"
 static struct row exec_cold[] = {
-    {.name = "posix_spawn + capture",
-     .run = run_spawn,
-     .argv = true_argv,
-     .batch = 20,
-     .pause_ms = 50},
-    {.name = "sb:exec, worker", .run = run_lua, .script = "exec.lua", .batch = 20, .pause_ms = 50},
-    {.name = "sb:exec, in process",
-     .run = run_lua,
-     .mode = "--trust",
-     .script = "exec.lua",
-     .batch = 20,
-     .pause_ms = 50}};
-static struct row life_warm[] = {
-    {.name = "posix_spawn + capture", .run = run_spawn, .argv = true_argv, .batch = 100},
-    {.name = "create, exec, terminate, worker", .run = run_lua, .script = "life.lua", .batch = 50},
-    {.name = "create, exec, terminate, in process",
-     .run = run_lua,
-     .mode = "--trust",
-     .script = "life.lua",
-     .batch = 50}};
-static struct row life_cold[] = {{.name = "posix_spawn + capture",
-                                  .run = run_spawn,
-                                  .argv = true_argv,
-                                  .batch = 20,
-                                  .pause_ms = 50},
-                                 {.name = "create, exec, terminate, worker",
-                                  .run = run_lua,
-                                  .script = "life.lua",
-                                  .batch = 20,
-                                  .pause_ms = 50},
-                                 {.name = "create, exec, terminate, in process",
-                                  .run = run_lua,
-                                  .mode = "--trust",
-                                  .script = "life.lua",
-                                  .batch = 20,
-                                  .pause_ms = 50}};
-static struct row churn1[] = {
-    {.name = "bwrap, 1 at a time",
-     .run = run_spawn_parallel,
-     .argv = bwrap_argv,
-     .batch = 50,
-     .parallel = 1},
-    {.name = "crun, 1 at a time", .run = run_crun, .batch = 10, .parallel = 1},
-    {.name = "regolith, 1 at a time",
-     .run = run_lua,
-     .script = "churn.lua",
-     .batch = 100,
-     .parallel = 1}};
-static struct row churn16[] = {
-    {.name = "bwrap, 16 at a time",
-     .run = run_spawn_parallel,
-     .argv = bwrap_argv,
-     .batch = 100,
-     .parallel = 16},
-    {.name = "crun, 16 at a time", .run = run_crun, .batch = 20, .parallel = 16},
-    {.name = "regolith, 16 at a time",
-     .run = run_lua,
-     .script = "churn.lua",
-     .batch = 200,
-     .parallel = 16}};
-static struct row churn64[] = {
-    {.name = "bwrap, 64 at a time",
-     .run = run_spawn_parallel,
-     .argv = bwrap_argv,
-     .batch = 200,
-     .parallel = 64},
-    {.name = "crun, 64 at a time", .run = run_crun, .batch = 64, .parallel = 64},
-    {.name = "regolith, 64 at a time",
-     .run = run_lua,
-     .script = "churn.lua",
-     .batch = 400,
-     .parallel = 64}};
-static struct row memory[] = {{.name = "idle sandbox",
-                               .run = run_lua,
-                               .script = "memory.lua",
-                               .arg = "sandbox",
-                               .batch = 200},
-                              {.name = "sleeping task",
-                               .run = run_lua,
-                               .script = "memory.lua",
-                               .arg = "task",
-                               .batch = 10000}};
+    BESIDE_SPAWN(20, 50, MODES("sb:exec", "exec.lua", .batch = 20, .pause_ms = 50))};
+static struct row exec_warm[] = {BESIDE_SPAWN(100, 0, MODES("sb:exec", "exec.lua", .batch = 100))};
+static struct row life_cold[] = {BESIDE_SPAWN(
+    20, 50, MODES("create, exec, terminate", "life.lua", .batch = 20, .pause_ms = 50))};
+static struct row life_warm[] = {BESIDE_SPAWN(
+    100, 0, MODES("create, exec, terminate", "life.lua", .batch = 50),
+    LUA("the same, network open, in process", "life.lua", .mode = "--trust", .batch = 20, OPEN))};
+
+/* The same program with 500 MiB more in it: forking it would copy its page tables. */
+#define HEAVY .mode = "--trust", .grant = "--memory=1GiB"
+static struct row heavy[] = {
+    LUA("sb:exec", "exec.lua", .batch = 100, HEAVY),
+    LUA("sb:exec, 500 MiB", "exec.lua", .batch = 100, HEAVY, .arg = "heavy"),
+    LUA("create, exec, terminate", "life.lua", .batch = 50, HEAVY),
+    LUA("create, exec, terminate, 500 MiB", "life.lua", .batch = 50, HEAVY, .arg = "heavy")};
+
+#define AT_ONCE(bwraps, cruns, ours, at_once)                                                      \
+  {.name = "bwrap",                                                                                \
+   .run = run_spawn_parallel,                                                                      \
+   .argv = bwrap_argv,                                                                             \
+   .peer = true,                                                                                   \
+   .batch = bwraps,                                                                                \
+   .parallel = at_once},                                                                           \
+      CRUN("crun", crun_argv, .batch = cruns, .parallel = at_once),                                \
+      CRUN("crun, Docker's filter", crun_filter_argv, .batch = cruns, .parallel = at_once),        \
+      LUA("regolith", "churn.lua", .batch = ours, .parallel = at_once),                            \
+      LUA("regolith, network open", "churn.lua", .batch = ours / 2, .parallel = at_once, OPEN)
+static struct row churn1[] = {AT_ONCE(50, 10, 100, 1)};
+static struct row churn16[] = {AT_ONCE(100, 20, 200, 16)};
+static struct row churn64[] = {AT_ONCE(200, 64, 400, 64)};
+static struct row memory[] = {LUA("idle sandbox", "memory.lua", .arg = "sandbox", .batch = 200),
+                              LUA("idle sandbox, network open", "memory.lua",
+                                  .grant = "--allow-network=open", .arg = "open", .batch = 200),
+                              LUA("sleeping task", "memory.lua", .arg = "task", .batch = 10000)};
+static struct row many[MANY] = {{.name = "create, the first 500 (ms each)",
+                                 .run = run_many,
+                                 .script = "many.lua",
+                                 .batch = 5000},
+                                {.name = "create, the last 500 (ms each)"},
+                                {.name = "exec in the last of them (ms)"},
+                                {.name = "all ended (ms)"},
+                                {.name = "memory cgroups left 5 s later"}};
 #define SCRIPTS(text, file, n)                                                                     \
   {.name = text ", in process",                                                                    \
    .run = run_scripts,                                                                             \
@@ -415,6 +419,11 @@ static struct row memory[] = {{.name = "idle sandbox",
     .name = text ", workers", .run = run_scripts, .script = file, .parallel = n                    \
   }
 static struct row scripts[] = {SCRIPTS("empty, 1", "empty.lua", 1),
+                               {.name = "empty, 1,000 one after another, workers",
+                                .run = run_scripts,
+                                .script = "empty.lua",
+                                .mode = "--jobs=1",
+                                .parallel = 1000},
                                SCRIPTS("empty, 1,000", "empty.lua", 1000),
                                SCRIPTS("empty, 10,000", "empty.lua", 10000),
                                SCRIPTS("sleep, create, exec; 1,000", "sleeper.lua", 1000)};
@@ -432,7 +441,10 @@ static struct row cores[] = {
 static struct row tasks[] = {
     {.name = "10,000 tasks that sleep 100 ms", .run = run_lua, .script = "tasks.lua", .batch = 1}};
 static struct row preempt[] = {
-    {.name = "lua5.4, a loop that computes", .run = run_stock_lua, .script = "spin.lua"},
+    {.name = "lua5.4, a loop that computes",
+     .run = run_stock_lua,
+     .script = "spin.lua",
+     .peer = true},
     {.name = "regolith run, the same loop", .run = run_lua, .script = "spin.lua", .batch = 1}};
 static struct row output[] = {
     {.name = "to a callback, in process",
@@ -449,36 +461,44 @@ static struct row output[] = {
 static struct row bombs[] = {BOMB("quiet"),  BOMB("output"), BOMB("fork"),
                              BOMB("memory"), BOMB("disk"),   BOMB("inodes")};
 
-#define GROUP(id, text, unit_, sign_)                                                              \
+#define GROUP(id, text, unit_, ...)                                                                \
   {                                                                                                \
-#id, text, unit_, id, sizeof id / sizeof *id, sign_                                            \
+    .name = #id, .title = text, .unit = unit_, .rows = id, .n = sizeof id / sizeof *id,            \
+    __VA_ARGS__                                                                                    \
   }
 static struct group groups[] = {
-    GROUP(oneshot_cold, "one-shot /usr/bin/true, after 50 ms of idling", "us", 1),
-    GROUP(oneshot_warm, "one-shot /usr/bin/true, back to back", "us", 1),
-    GROUP(exec_cold, "exec in a live sandbox, after 50 ms of idling", "us", 1),
-    GROUP(exec_warm, "exec in a live sandbox, back to back", "us", 1),
-    GROUP(life_cold, "create, exec, terminate from Lua, after 50 ms of idling", "us", 1),
-    GROUP(life_warm, "create, exec, terminate from Lua, back to back", "us", 1),
-    GROUP(churn1, "sandboxes, each with one exec", "us each", 1),
-    GROUP(churn16, "sandboxes, each with one exec", "us each", 1),
-    GROUP(churn64, "sandboxes, each with one exec", "us each", 1),
-    GROUP(memory, "memory, kernel's included (fall of MemAvailable)", "KiB each", 1),
-    GROUP(scripts, "scripts run at once, start to end of the program", "us each", 1),
-    GROUP(ops, "one op, there and back", "us", 1),
-    GROUP(cores, "scripts that compute, over the cores", "us each", 1),
-    GROUP(tasks, "concurrent tasks, start to end", "ms", 1),
-    GROUP(preempt, "what preemption costs a loop that only computes", "ms", 1),
-    GROUP(output, "output streamed to on_stdout", "MiB/s", -1),
-    GROUP(bombs, "exec in a live sandbox, beside a bomb in another", "us", 1)};
+    GROUP(oneshot_cold, "One-shot /usr/bin/true, after 50 ms of idling", "us"),
+    GROUP(oneshot_warm, "One-shot /usr/bin/true, back to back", "us"),
+    GROUP(exec_cold, "Exec in a live sandbox, after 50 ms of idling", "us"),
+    GROUP(exec_warm, "Exec in a live sandbox, back to back", "us"),
+    GROUP(life_cold, "Create, exec, terminate from Lua, after 50 ms of idling", "us"),
+    GROUP(life_warm, "Create, exec, terminate from Lua, back to back", "us"),
+    GROUP(heavy, "The same from a program that holds 500 MiB", "us"),
+    GROUP(churn1, "Sandboxes with one exec, one at a time", "us each"),
+    GROUP(churn16, "Sandboxes with one exec, 16 at a time", "us each"),
+    GROUP(churn64, "Sandboxes with one exec, 64 at a time", "us each"),
+    GROUP(memory, "Memory, kernel's included (fall of MemAvailable)", "KiB each"),
+    GROUP(many, "5,000 sandboxes alive at once, each of which read a file of its own", "",
+          .most_rounds = 1),
+    GROUP(scripts, "Scripts run at once, start to end of the program", "us each"),
+    GROUP(ops, "One op, there and back", "us"),
+    GROUP(cores, "Scripts that compute, over the cores", "us each"),
+    GROUP(tasks, "Concurrent tasks, start to end", "ms"),
+    GROUP(preempt, "What preemption costs a loop that only computes", "ms"),
+    GROUP(output, "Output streamed to on_stdout (more is better)", "MiB/s"),
+    GROUP(bombs, "Exec in a live sandbox, beside a bomb in another", "us")};
 #define GROUPS (sizeof groups / sizeof *groups)
 
-/* A bundle whose root has nothing but mount points: /usr is bound read-only, as for bwrap. */
-static bool make_bundle(void)
+/* A bundle whose root has nothing but mount points: /usr is bound read-only, as for bwrap. And one
+ * with the filter that Docker has, as Debian ships it for podman. */
+static void make_bundles(const char **ret_crun, const char **ret_filter)
 {
-  snprintf(bundle, sizeof bundle, "/tmp/regolith-bench-XXXXXX");
-  if (!mkdtemp(bundle)) return false;
+  static const char profile[] = "/usr/share/containers/seccomp.json";
   char command[2048];
+  snprintf(bundle, sizeof bundle, "/tmp/regolith-bench-XXXXXX");
+  *ret_crun = *ret_filter = failed;
+  if (!mkdtemp(bundle)) return;
+  snprintf(filtered, sizeof filtered, "%s/filtered", bundle);
   snprintf(command, sizeof command,
            "command -v crun >/dev/null && cd %s && mkdir -p rootfs/usr rootfs/proc rootfs/dev "
            "rootfs/tmp rootfs/sys && "
@@ -488,101 +508,83 @@ static bool make_bundle(void)
            "'s/\"sh\"/\"\\/usr\\/bin\\/true\"/' "
            "-e '0,/\"mounts\": \\[/s//\"mounts\": "
            "[{\"destination\":\"\\/usr\",\"type\":\"bind\",\"source\":\"\\/usr\","
-           "\"options\":[\"rbind\",\"ro\"]},/' config.json",
+           "\"options\":[\"rbind\",\"ro\"]},/' config.json && mkdir filtered",
            bundle);
-  return system(command) == 0;
-}
-
-static int by_value(const void *a, const void *b)
-{
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double at(const struct row *row, double q)
-{
-  size_t i = (size_t)(q * (double)(row->n - 1) + 0.5);
-  return row->samples[i];
-}
-
-static void print_group(struct group *g, FILE *json, bool first)
-{
-  printf("\n%s (%s)\n", g->title, g->unit);
-  printf("  %-34s %10s %10s %10s %8s %7s\n", "", "median", "p90", "p99", "ratio", "n");
-  for (size_t i = 0; i < g->n; i++) {
-    struct row *r = &g->rows[i];
-    if (r->n) qsort(r->samples, r->n, sizeof *r->samples, by_value);
-    if (!r->n || r->missing) {
-      printf("  %-34s not measured: the program is missing or failed\n", r->name);
-      continue;
-    }
-    const struct row *base = &g->rows[0];
-    bool has_base = i > 0 && base->n && !base->missing;
-    double ratio = has_base ? at(r, 0.5) / at(base, 0.5) : 1.0;
-    printf("  %-34s %10.1f %10.1f %10.1f ", r->name, at(r, 0.5), at(r, 0.9), at(r, 0.99));
-    if (has_base)
-      printf("%8.2f", ratio);
-    else
-      printf("%8s", "");
-    printf(" %7zu\n", r->n);
-    if (json)
-      fprintf(
-          json,
-          "%s\n {\"group\":\"%s\",\"title\":\"%s\",\"unit\":\"%s\",\"row\":\"%s\",\"median\":%.2f,"
-          "\"p90\":%.2f,\"p99\":%.2f,\"ratio\":%.3f,\"n\":%zu}",
-          first && i == 0 ? "" : ",", g->name, g->title, g->unit, r->name, at(r, 0.5), at(r, 0.9),
-          at(r, 0.99), ratio, r->n);
+  if (system(command) == 0) *ret_crun = NULL;
+  if (*ret_crun) return;
+  if (access(profile, R_OK) < 0) {
+    *ret_filter = "Docker's filter is not there (golang-github-containers-common has it)";
+    return;
   }
+  snprintf(command, sizeof command,
+           "%s run --quiet --trust --allow-read /usr/share/containers --allow-write %s "
+           "%s/filter.lua -- %s %s $(uname -m)",
+           regolith, bundle, lua_folder, profile, bundle);
+  if (system(command) == 0) *ret_filter = NULL;
 }
 
-static bool wanted(const char *name, char **names, int n)
+/* As results.lua describes. */
+static bool write_group(const struct group *g, const char *path)
 {
-  for (int i = 0; i < n; i++)
-    if (strncmp(name, names[i], strlen(names[i])) == 0) return true;
-  return n == 0;
+  FILE *f = fopen(path, "we");
+  if (!f) return false;
+  fprintf(f, "group\t%s\t%s\t%s\n", g->name, g->title, g->unit);
+  const char *missing = NULL; /* also of rows that the one above them fills */
+  for (size_t i = 0; i < g->n; i++) {
+    const struct row *row = &g->rows[i];
+    if (row->run) missing = row->missing;
+    fprintf(f, "%s\t%s\n", row->peer ? "peer" : "row", row->name);
+    if (missing) fprintf(f, "skipped\t%s\n", missing);
+    for (size_t k = 0; k < row->n && !missing; k++) fprintf(f, "sample\t%.2f\n", row->samples[k]);
+  }
+  return fclose(f) == 0;
+}
+
+static void run_group(struct group *g, int rounds)
+{
+  if (g->most_rounds && rounds > g->most_rounds) rounds = g->most_rounds;
+  for (int r = 0; r < rounds; r++) {
+    fprintf(stderr, "\r%-14s round %d of %d ", g->name, r + 1, rounds);
+    for (size_t i = 0; i < g->n; i++)
+      if (g->rows[i].run && !g->rows[i].missing) g->rows[i].run(&g->rows[i]);
+  }
+  fprintf(stderr, "\r%40s\r", "");
+}
+
+static struct group *find_group(const char *name)
+{
+  for (size_t g = 0; g < GROUPS; g++)
+    if (strcmp(groups[g].name, name) == 0) return &groups[g];
+  return NULL;
 }
 
 int main(int argc, char **argv)
 {
   int rounds = 5, a = 3;
-  const char *json_path = NULL;
-  if (argc < 3) {
-    fprintf(stderr,
-            "usage: bench REGOLITH_BINARY LUA_FOLDER [--rounds N] [--json FILE] [GROUP...]\n");
+  if (argc == 4 && strcmp(argv[3], "--list") == 0) {
+    for (size_t g = 0; g < GROUPS; g++) puts(groups[g].name);
+    return 0;
+  }
+  if (argc > 5 && strcmp(argv[3], "--rounds") == 0) rounds = atoi(argv[4]), a = 5;
+  struct group *group = argc == a + 2 ? find_group(argv[a]) : NULL;
+  if (!group) {
+    fprintf(stderr, "usage: bench REGOLITH_BINARY LUA_FOLDER --list\n"
+                    "       bench REGOLITH_BINARY LUA_FOLDER [--rounds N] GROUP FILE\n");
     return 2;
   }
   regolith = regolith_argv[0] = argv[1];
   lua_folder = argv[2];
-  for (; a + 1 < argc && argv[a][0] == '-'; a += 2) {
-    if (strcmp(argv[a], "--rounds") == 0)
-      rounds = atoi(argv[a + 1]);
-    else if (strcmp(argv[a], "--json") == 0)
-      json_path = argv[a + 1];
+  const char *no_crun, *no_filter;
+  make_bundles(&no_crun, &no_filter);
+  for (size_t i = 0; i < group->n; i++) {
+    struct row *row = &group->rows[i];
+    if (row->argv == crun_argv) row->missing = no_crun;
+    if (row->argv == crun_filter_argv) row->missing = no_filter;
   }
-  bool have_crun = make_bundle();
-  for (size_t g = 0; g < GROUPS; g++)
-    for (size_t i = 0; i < groups[g].n; i++)
-      if (strncmp(groups[g].rows[i].name, "crun", 4) == 0) groups[g].rows[i].missing = !have_crun;
-  FILE *json = json_path ? fopen(json_path, "w") : NULL;
-  if (json) fputc('[', json);
-  bool first = true;
-  for (size_t g = 0; g < GROUPS; g++) {
-    if (!wanted(groups[g].name, argv + a, argc - a)) continue;
-    for (int r = 0; r < rounds; r++) {
-      for (size_t i = 0; i < groups[g].n; i++)
-        if (!groups[g].rows[i].missing) groups[g].rows[i].run(&groups[g].rows[i]);
-      fprintf(stderr, "\r%-14s round %d of %d ", groups[g].name, r + 1, rounds);
-    }
-    fprintf(stderr, "\r%40s\r", "");
-    print_group(&groups[g], json, first);
-    fflush(stdout);
-    first = false;
-  }
-  if (json) {
-    fputs("\n]\n", json);
-    fclose(json);
-  }
+  run_group(group, rounds);
+  bool ok = write_group(group, argv[a + 1]);
+  if (!ok) perror(argv[a + 1]);
   char command[128];
   snprintf(command, sizeof command, "rm -rf %s", bundle);
-  return system(command) == 0 ? 0 : 1;
+  return system(command) == 0 && ok ? 0 : 1;
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The server against nginx and against Lua in process:  spec/bench/serve.sh BUILD_DIR
+# The server against nginx and against Lua in process:  spec/bench/serve.sh BUILD_DIR OUT_DIR ROUNDS
 #
 # Processor time per request of the server process (user and system, from /proc) at 32 connections, interleaved with nginx
 # serving a static body of the same size; create, exec and terminate over HTTP against the same from a script in process;
 # 1,000 streaming execs at once.
 set -eu
 case $1 in /*) build=$1 ;; *) build=$PWD/$1 ;; esac
-rounds=${2:-5}
+out=$2 rounds=$3
 for tool in wrk nginx python3; do
   command -v "$tool" >/dev/null || { echo "serve: skipped, $tool is not installed"; exit 0; }
 done
@@ -55,7 +55,7 @@ X
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 # NAME PID URL [OPTION...]: one run; appends microseconds of processor time per request to NAME's file.
 cost() {
-  name=$1 pid=$2 url=$3
+  name=$1 pid=$2 url=$3 # the server's process
   shift 3
   before=$(ticks "$pid")
   n=$(wrk -t1 -c32 -d3s "$@" "$url" | awk '/requests in/ { print $1 } /Non-2xx/ { print "bad" > "/dev/stderr" }')
@@ -67,19 +67,32 @@ for _ in $(seq "$rounds"); do
   cost status "$ours" "$base/status" -s "$dir/status.lua"
   cost nginx-status "$nginx" "http://127.0.0.1:$port/status"
 done
-median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
-row() { # LABEL OURS PEER WANTED
-  awk -v l="$1" -v a="$2" -v b="$3" -v w="$4" \
-    'BEGIN { printf "  %-30s %9.2f us  peer %9.2f us  ratio %.2f (want at most %s)\n", l, a, b, a / b, w }'
+# KIND ROW FILE: a row with the numbers of FILE.
+row() {
+  printf '%s\t%s\n' "$1" "$2"
+  sed 's/^/sample\t/' "$dir/$3"
 }
-echo "server, median of $rounds"
-row "/healthz, CPU, nginx" "$(median "$dir/healthz")" "$(median "$dir/nginx-healthz")" 1.2
-row "/sandbox/status, CPU, nginx" "$(median "$dir/status")" "$(median "$dir/nginx-status")" 2.5
+{
+  printf 'group\tserve_healthz\tGET /healthz, processor time of the server a request\tus\n'
+  row peer "nginx, the same body" nginx-healthz
+  row row "regolith serve" healthz
+} >"$out/serve_healthz.tsv"
+{
+  printf 'group\tserve_status\tPOST /sandbox/status with its debit, processor time of the server a request\tus\n'
+  row peer "nginx, a body of the same size" nginx-status
+  row row "regolith serve" status
+} >"$out/serve_status.tsv"
 
 for _ in $(seq "$rounds"); do
   python3 spec/serve/load.py life 100 >>"$dir/life"
   "$build/regolith" run --trust spec/bench/life.lua -- 100 0 | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }' >>"$dir/lua"
 done
-row "create + exec + terminate, Lua" "$(median "$dir/life")" "$(median "$dir/lua")" 1.5
-printf '  '
-python3 spec/serve/load.py streams 1000
+{
+  printf 'group\tserve_life\tCreate, exec, terminate; each sample is the median of 100\tus\n'
+  row row "from Lua in process" lua
+  row row "over HTTP" life
+} >"$out/serve_life.tsv"
+{
+  printf 'group\tserve_streams\t1,000 execs of 3 s as event streams at once, each whole\tms\nrow\tfirst request to last event\n'
+  python3 spec/serve/load.py streams 1000 | awk '{ print > "/dev/stderr" } / in [0-9.]+ s$/ { printf "sample\t%d\n", $(NF - 1) * 1000 }'
+} >"$out/serve_streams.tsv"
