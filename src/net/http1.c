@@ -182,6 +182,23 @@ static bool read_framing(struct http1_head *h, struct http1_fault *f)
   return true;
 }
 
+/* Fields that have one value (RFC 9110, 5.3): which of two would count, readers do not agree on. */
+static bool check_single(const struct http1_head *h, struct http1_fault *f)
+{
+  static const struct {
+    const char *name, *fault;
+  } single[] = {{"authorization", "the request has more than one Authorization"},
+                {"content-type", "the request has more than one Content-Type"},
+                {"idempotency-key", "the request has more than one Idempotency-Key"}};
+  for (size_t s = 0; s < sizeof single / sizeof *single; s++) {
+    size_t n = 0;
+    for (size_t i = 0; i < h->fields_n; i++)
+      n += strcmp(h->text + h->fields[i].name, single[s].name) == 0;
+    if (n > 1) return fault(f, 400, single[s].fault);
+  }
+  return true;
+}
+
 bool http1_head_parse(struct http1_head *ret, const char *bytes, size_t len,
                       struct http1_fault *ret_fault)
 {
@@ -193,7 +210,9 @@ bool http1_head_parse(struct http1_head *ret, const char *bytes, size_t len,
   ret->text = xmalloc(len + 1);
   memcpy(ret->text, bytes, len);
   ret->text[len] = '\0';
-  if (read_lines(ret, len, ret_fault) && read_framing(ret, ret_fault)) return true;
+  if (read_lines(ret, len, ret_fault) && read_framing(ret, ret_fault) &&
+      check_single(ret, ret_fault))
+    return true;
   http1_head_done(ret);
   return false;
 }
