@@ -198,6 +198,24 @@ exited	0	nil	true	[/tmp
     r = proc.cli({ "exec", "--engine", "gpu-box", "--image", "host", "--", "echo", "there" },
       { env = proc.env { XDG_CONFIG_HOME = config, OTHER_KEY = "k" } })
     assert.equal("there\n", r.stdout, r.stderr)
+
+    -- A name that is known without a configuration means what the configuration says.
+    local function exec_with(engines, name)
+      files.write(config .. "/regolith/config.lua", "return { engines = " .. engines .. " }")
+      return proc.cli({ "exec", "--engine", name, "--image", "host", "--", "echo", "there" },
+        { env = proc.env { XDG_CONFIG_HOME = config } })
+    end
+    r = exec_with(("{ jarvisclaw = { type = 'remote', url = %q, key_file = %q } }"):format(url,
+      key_file), "jarvisclaw")
+    assert.equal("there\n", r.stdout, r.stderr)
+    r = exec_with("'gpu-box'", "gpu-box")
+    assert.equal(125, r.status)
+    expect.contains(r.stderr, "engines must be")
+    expect.contains(r.stderr, "config.lua")
+    files.write(path, "return { engines = { ['local'] = { type = 'remote', url = 'https://x' } } }")
+    r = run(nil, nil, "", { "--config", path })
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, '"local" is this machine and no other')
   end)
 end)
 

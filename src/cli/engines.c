@@ -7,6 +7,7 @@
  * cannot read. The types of engines are named here and nowhere else. */
 #include "cli/engines.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,8 @@
 #include "wire/schema.h"
 
 static const struct engine_ops *const types[] = {&local_engine_ops, &remote_engine_ops};
-static const char *const known[] = {"local", "remote", "jarvisclaw"};
+#define LOCAL "local"
+static const char *const known[] = {LOCAL, "remote", "jarvisclaw"};
 
 enum { TYPES_N = sizeof types / sizeof *types, KNOWN_N = sizeof known / sizeof *known };
 
@@ -87,11 +89,14 @@ int engines_configured(struct val *ret, const char *name, struct err *err)
   struct val settings = {0};
   char *file = NULL;
   *ret = (struct val){0};
-  for (size_t i = 0; i < KNOWN_N; i++)
-    if (!name || strcmp(name, known[i]) == 0) return 0;
+  if (!name || strcmp(name, LOCAL) == 0) return 0; /* which no configuration changes */
   int rc = settings_load(&settings, NULL, &file, err);
-  const struct val *said = rc == 0 ? val_get(val_get(&settings, "engines"), name) : NULL;
-  if (said) {
+  const struct val *all = rc == 0 ? val_get(&settings, "engines") : NULL;
+  const struct val *said = val_get(all, name);
+  if (all && all->type != VAL_MAP) {
+    rc = field_wrong(err, "engines", all, "{ NAME = { type = \"remote\", url = … } }");
+    err_wrap(err, "%s", file);
+  } else if (said) {
     *ret = val_map();
     val_add(ret, name, val_copy(said));
   }
@@ -155,6 +160,11 @@ int engines_choose(struct engine_choice *ret, const char *name, const struct val
   *ret = (struct engine_choice){0};
   engines_register();
   const struct val *said = val_get(named, name);
+  if (said && strcmp(name, LOCAL) == 0) {
+    err_arg(err, "engines.local", "engines.local: \"local\" is this machine and no other");
+    err_hint(err, "give the engine another name");
+    return -EINVAL;
+  }
   if (said) {
     int rc = choose_named(ret, said, err);
     if (rc < 0) err_wrap(err, "engines.%s", name);
