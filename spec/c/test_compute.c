@@ -312,6 +312,27 @@ static void bodies_are_read_by_the_ops(void)
   exec_args_free(&x_again);
 }
 
+static void times_are_read(void)
+{
+  static const struct {
+    const char *text;
+    int64_t want;
+  } rows[] = {{"1970-01-01T00:00:01Z", 1},
+              {"2026-05-01T12:00:00Z", 1777636800},
+              {"2026-05-01T12:00:00.123456Z", 1777636800},
+              {"2026-05-01T14:00:00+02:00", 1777636800},
+              {"2026-05-01T05:30:00.5-06:30", 1777636800},
+              {"2026-05-01T12:00:00", 0},
+              {"2026-05-01 12:00:00Z", 0},
+              {"2026-05-01T12:00:00+2", 0},
+              {"2026-05-01T12:00:00+02:00x", 0},
+              {"2026-13-01T12:00:00Z", 0},
+              {"soon", 0},
+              {"", 0}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    CHECK_INT(compute_read_time(rows[i].text), rows[i].want);
+}
+
 const struct test_case test_cases[] = {
     {"base64", base64},
     {"exit codes", exit_codes},
@@ -322,5 +343,6 @@ const struct test_case test_cases[] = {
     {"errors both ways", errors_both_ways},
     {"foreign errors", foreign_errors},
     {"bodies are read by the ops", bodies_are_read_by_the_ops},
+    {"times are read", times_are_read},
     {NULL, NULL},
 };

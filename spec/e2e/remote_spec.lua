@@ -57,6 +57,41 @@ describe("the engine remote, on our own server", function()
     end
   end
 
+  it("knows what others did with a sandbox, when it asks", function()
+    local script = files.write(files.dir "others" .. "/others.lua", [[
+      local sb = require("sandbox").create { image = "host", timeout = 60 }
+      local function tell()
+        io.read()
+        local st = sb:status()
+        print(st.status, st.reason, st.commands_executed, st.expires_at == sb.expires_at)
+      end
+      sb:exec "true"
+      print("id " .. sb.sandbox_id)
+      tell()
+      tell()
+      print(select(2, pcall(sb.exec, sb, "true")).code)
+      print(select(2, pcall(sb.extend, sb, 10)).code)
+      local other <close> = require("sandbox").create { image = "host", timeout = 60 }
+      print(select(2, pcall(other.extend, other, 10)).code)]])
+    local p = proc.cli_start({ "run", "--engine", "remote", script },
+      { env = proc.env { REGOLITH_URL = url, REGOLITH_API_KEY = key }, stdin = true })
+    local id = p:expect "id (%S+)"
+    local function call(op, more)
+      local r = proc.run { "curl", "-sS", "-H", "Authorization: Bearer " .. key, "-d",
+        ('{"sandbox_id":"%s"%s}'):format(id, more or ""), url .. "/v1/modal/sandbox/" .. op }
+      assert.is_nil(json.decode(r.stdout).error, r.stdout)
+    end
+    call("exec", ',"command":"true"')
+    p:write "\n"
+    p:expect "running\tnil\t2\ttrue"
+    call "terminate"
+    p:write "\n"
+    p:close_stdin()
+    local r = p:wait()
+    expect.contains(r.stdout, "terminated\tterminated\t2\ttrue\nsandbox_terminated\n" ..
+      "sandbox_terminated\nunsupported\n")
+  end)
+
   it("gives outcomes as the local engine does", function()
     local r = run(url, key, [[
       local sandbox = require "sandbox"
@@ -259,6 +294,28 @@ describe("the engine remote, on a server with manners of its own", function()
     r = try "new"
     expect.matches("^exited\t3\thi\tfalse\t7\nrunning\ttheir%-%d+\n$", r.stdout)
     assert.equal(1, seen("new", "terminate"))
+  end)
+
+  it("asks how a sandbox is, and takes the server's word", function()
+    local function status(manner, more)
+      local r = run(root .. "/" .. manner, "k", [[
+        local sandbox = require "sandbox"
+        local sb = sandbox.create { image = "python:3.11", timeout = 60 }
+        local ok, st = pcall(sb.status, sb)
+        if not ok then print(st.code, st.sandbox_id == sb.sandbox_id, st.engine) return end
+        print(st.status, st.state, st.reason, st.returncode, st.commands_executed)
+        ]] .. (more or ""), { "--engine", "remote", "--allow-image", "*" })
+      assert.equal("", r.stderr:gsub("regolith: warning[^\n]*\n", ""))
+      return r.stdout
+    end
+    assert.equal("running\tstarted\tnil\tnil\t0\n", status "old")
+    assert.equal("running\tstarted\tnil\tnil\t41\n2031-02-03T03:05:06Z\n",
+      status("new", "print(st.expires_at)"))
+    assert.equal("terminated\tfinished\texited\t7\t0\n", status "finished")
+    assert.equal("terminated\tterminated\tsandbox_timeout\tnil\t0\nsandbox_timeout\n",
+      status("expired", "print(select(2, pcall(sb.exec, sb, 'true')).code)"))
+    expect.matches("^terminated\tterminated\t", status "vanished")
+    assert.equal("engine_unavailable\ttrue\tremote\n", status "garbled")
   end)
 
   it("never guesses an exit code", function()

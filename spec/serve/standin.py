@@ -88,7 +88,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def terminate(self, manner, body):
         self.send(200, {"sandbox_id": body["sandbox_id"], "status": "terminated"})
 
+    def status(self, manner, body):
+        answer = {"sandbox_id": body["sandbox_id"], "status": "running"}
+        if manner == "new":
+            answer["expires_at"] = "2031-02-03T04:05:06.789+01:00"
+            answer["commands_executed"] = 41
+        self.send(200, answer)
+
     # ---- as some do ----
+
+    def finished_status(self, body, _):
+        self.send(200, {"sandbox_id": body["sandbox_id"], "status": "terminated",
+                        "state": "finished", "returncode": 7})
+
+    def expired_status(self, body, _):
+        self.send(200, {"sandbox_id": body["sandbox_id"], "status": "terminated",
+                        "reason": "sandbox_timeout"})
+
+    def vanished_status(self, _body, _times):
+        self.fail(404, "not_found")
+
+    def garbled_status(self, _body, _times):
+        self.send(200, None, raw=b"<html>welcome</html>", kind="text/html")
 
     def null_exec(self, body, _):
         self.send(200, {"sandbox_id": body["sandbox_id"], "exit_code": None, "stdout": "x"})

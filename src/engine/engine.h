@@ -96,6 +96,8 @@ struct create_op {
   const struct val *ret_config;
   /* Where args->unencrypted_ports are reached, on 127.0.0.1; in the same order. */
   uint16_t ret_ports[ENGINE_PORTS_MAX];
+  /* Of an on_end with BOX_END_ENTRYPOINT: its exit code, or -1 where nobody knows. */
+  int ret_entry_code;
   void *engine_data; /* the engine's while in flight */
 };
 
@@ -159,6 +161,17 @@ struct probe_op {
   void *data;
 };
 
+/* Asks the engine what it knows of a box that lives elsewhere. */
+struct look_op {
+  struct engine_box *box;
+  /* Before a kill of the box completed, whatever happens. err: it could not be asked, or the box is
+   * gone, which on_end has told before. */
+  void (*on_done)(struct look_op *op, const struct err *err);
+  void *data;
+  int64_t ret_expires_s; /* wall clock; 0 = not told */
+  int64_t ret_commands;  /* run there so far, by whomever; -1 = not told */
+};
+
 /* What a box changed against its image: told, or made an image of. The box goes on running; it may
  * end meanwhile. */
 struct changes_op {
@@ -203,6 +216,8 @@ struct engine_ops {
   void (*exec_flow)(struct engine *e, struct exec_op *op, bool paused);
   /* One at a time for each box. NULL: unsupported. */
   int (*probe)(struct engine *e, struct probe_op *op, struct err *err);
+  /* One at a time for each box. NULL: nothing is known there that is not known here. */
+  int (*look)(struct engine *e, struct look_op *op, struct err *err);
   /* NULL: unsupported. An image without a name is kept until image_drop, and then for as long as
    * boxes are made of it. */
   int (*diff)(struct engine *e, struct changes_op *op, struct err *err);

@@ -316,11 +316,18 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   if (rc < 0) return rc;
   sb->cost_microusd += amounts[BUDGET_MICROUSD];
   if (sb->state == SANDBOX_ENDED && amounts[BUDGET_MICROUSD] > 0) sandbox_record(sb);
+  if (strcmp(op->name, "sandbox.status") == 0 && look_wanted(sb)) return look_wait(sb, op, err);
   op->result = sandbox_view(sb);
   if (sb->args.entrypoint.n > 0 && !(sb->engine->caps & ENGINE_CAP_ENTRYPOINT))
     val_add(&op->result, "entrypoint", sandbox_entry_view(sb));
   op_finish(op, NULL);
   return 0;
+}
+
+static void status_cancel(struct op *op, void *ctx)
+{
+  (void)ctx;
+  look_wait_cancel(op);
 }
 
 /* ---- what it changed ---- */
@@ -421,6 +428,8 @@ static int extend_start(struct op *op, void *ctx, struct err *err)
   if (rc < 0) return rc;
   struct sandbox *sb = sandbox_find(ctx, op->owner, a.sandbox_id, err);
   rc = sb ? handlers_check_alive(sb, err) : -ENOENT;
+  if (rc == 0 && sb->engine->caps & ENGINE_CAP_OUTLIVES_HOST) /* the life-time is its own to keep */
+    rc = handlers_lacks(sb->engine, "", "sandbox.extend", err);
   if (rc == 0) rc = sandbox_extend(sb, a.seconds, err);
   extend_args_free(&a);
   if (rc < 0) return rc;
@@ -708,7 +717,7 @@ static const struct op_handler handlers[] = {
      .flow = exec_op_flow},
     {.name = "sandbox.spawn", .start = spawn_op_start, .cancel = process_spawn_cancel},
     {.name = "sandbox.terminate", .start = terminate_start, .cancel = terminate_cancel},
-    {.name = "sandbox.status", .start = status_start},
+    {.name = "sandbox.status", .start = status_start, .cancel = status_cancel},
     {.name = "sandbox.get", .start = status_start},
     {.name = "sandbox.list", .start = list_start},
     {.name = "sandbox.extend", .start = extend_start},

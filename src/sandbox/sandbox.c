@@ -148,13 +148,15 @@ struct val sandbox_view(const struct sandbox *sb)
                   : sb->readiness.ready   ? "ready"
                                           : sandbox_state_name(sb->state)));
   if (over) val_add(&v, "reason", val_str(end_infos[sb->end].reason));
-  if (sb->end == END_FINISHED) val_add(&v, "returncode", val_int(sb->exit_code));
+  if (sb->end == END_FINISHED && sb->exit_code >= 0)
+    val_add(&v, "returncode", val_int(sb->exit_code));
   val_add(&v, "app_id", val_str(sb->args.app_id));
   if (sb->args.name) val_add(&v, "name", val_str(sb->args.name));
   val_add(&v, "engine", val_str(sb->engine->name));
   val_add(&v, "created_at", iso(sb->created_s));
-  val_add(&v, "expires_at", iso(sb->created_s + sb->args.timeout_s));
-  val_add(&v, "commands_executed", val_int((int64_t)sb->commands));
+  int64_t expires_s = sb->looking.expires_s;
+  val_add(&v, "expires_at", iso(expires_s ? expires_s : sb->created_s + sb->args.timeout_s));
+  val_add(&v, "commands_executed", val_int((int64_t)(sb->commands + sb->looking.others)));
   if (sb->refusals) val_add(&v, "refused_connections", val_int((int64_t)sb->refusals));
   val_add(&v, "config", create_args_config(&sb->args));
   val_add(&v, "tags", strv_to_map(&sb->args.tags));
@@ -653,6 +655,7 @@ static void on_box_end(void *data, enum box_end why)
   struct sandbox *sb = data;
   if (sb->left) return;
   if (sb->end == END_NONE) sb->end = ends[why];
+  if (why == BOX_END_ENTRYPOINT) sb->exit_code = sb->create.ret_entry_code;
   sandbox_event(sb, SANDBOX_EV_BOX_END);
 }
 
@@ -696,6 +699,7 @@ static struct sandbox *sandbox_new(struct supervisor *sup, struct owner *o,
   sb->life = (struct timer){.cb = on_life, .data = sb};
   sb->idle = (struct timer){.cb = on_idle, .data = sb};
   ready_init(sb);
+  list_init(&sb->looking.waiters);
   sb->created_s = clock_wall_s();
   return sb;
 }

@@ -104,6 +104,15 @@ struct readiness {
   struct list waiters; /* struct ready_wait.node */
 };
 
+/* What the engine has said of a sandbox that lives elsewhere. */
+struct looking {
+  bool asking; /* the engine has the question */
+  struct look_op op;
+  struct list waiters; /* struct look_wait.node */
+  int64_t expires_s;   /* wall clock; 0 = as it is known here */
+  uint64_t others;     /* commands that were not ours */
+};
+
 struct sandbox {
   struct supervisor *sup;
   struct index_node by_id;
@@ -128,6 +137,7 @@ struct sandbox {
   struct exec *entry;     /* the entrypoint while it runs, one of execs */
   struct outcome entered; /* how it ended and what it printed; owned */
   struct readiness readiness;
+  struct looking looking;
   bool announced;         /* its creation was answered and told */
   bool detached;          /* outlives its owner and this process */
   bool left;              /* the shutdown let go of it */
@@ -294,6 +304,11 @@ void ready_start(struct sandbox *sb);
 void ready_stop(struct sandbox *sb); /* it ends: nobody waits any more */
 int ready_wait(struct sandbox *sb, struct op *op, uint64_t timeout_ms, struct err *err);
 void ready_wait_cancel(struct op *op);
+
+/* look.c */
+bool look_wanted(const struct sandbox *sb);
+int look_wait(struct sandbox *sb, struct op *op, struct err *err); /* ends the op with its view */
+void look_wait_cancel(struct op *op);
 
 /* changes.c */
 bool made_has(const struct owner *o, const char *image);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/buf.h"
 #include "base/json.h"
@@ -461,6 +462,22 @@ static enum err_kind kind_of(int status)
 static void copy_text(char *to, size_t size, const char *from)
 {
   snprintf(to, size, "%s", from ? from : "");
+}
+
+int64_t compute_read_time(const char *text)
+{
+  struct tm tm = {0};
+  const char *p = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+  if (!p) return 0;
+  if (*p == '.') p += 1 + strspn(p + 1, "0123456789");
+  int hours = 0, minutes = 0, used = 0;
+  char sign = '+';
+  if (strcmp(p, "Z") != 0 && (sscanf(p, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 ||
+                              p[used] || (sign != '+' && sign != '-') || hours < 0 || minutes < 0))
+    return 0;
+  int64_t offset = hours * 3600 + minutes * 60;
+  int64_t s = timegm(&tm) - (sign == '-' ? -offset : offset);
+  return s > 0 ? s : 0;
 }
 
 void compute_read_error(int status, const struct val *answer, struct err *ret)

@@ -58,6 +58,10 @@ struct val compute_exec_body(const char *sandbox_id, const struct exec_args *arg
 int compute_read_exec(const struct val *answer, uint64_t measured_ms, struct outcome *ret,
                       struct err *err);
 
+/* Seconds since 1970 of "2026-05-01T12:00:00Z", with a fraction or an offset ("+02:00") as well, as
+ * RFC 3339 has them; 0 where it is none. */
+int64_t compute_read_time(const char *text);
+
 /* An answer's error as ours; answer is NULL where the body was no JSON. */
 void compute_read_error(int status, const struct val *answer, struct err *ret);
 

@@ -20,11 +20,31 @@
 enum {
   CREATE_MS = 600 * 1000, /* all tries: a server that pulls an image says when to come back */
   STALL_MS = 90 * 1000,   /* it waits for 55 s at most */
+  STATUS_MS = 20 * 1000,
   TERMINATE_MS = 20 * 1000
 };
 
+void remote_look_drop(struct engine_box *b)
+{
+  if (b->looking) b->looking->conf.data = NULL;
+  b->look = NULL;
+  b->looking = NULL;
+}
+
+static void end_look(struct engine_box *b)
+{
+  struct look_op *op = b->look;
+  struct err why = {0};
+  if (!op) return;
+  err_set(&why, ERR_CANCELLED, ECANCELED, "sandbox %s has ended", b->id);
+  remote_call_abort(b->looking, &why);
+  remote_look_drop(b);
+  op->on_done(op, &why);
+}
+
 void remote_box_free(struct engine_box *b)
 {
+  end_look(b);
   remote_runs_leave(b);
   loop_defer_cancel(b->e->loop, &b->cancelled);
   list_remove(&b->node);
@@ -164,6 +184,62 @@ int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err)
   b->cancelled = (struct defer){.cb = on_cancelled, .data = b};
   loop_defer(b->e->loop, &b->cancelled);
   return 0;
+}
+
+/* ---- how it is ---- */
+
+/* An answer may say that it has ended. */
+static bool tell_end(struct engine_box *b, const struct val *answer)
+{
+  const char *status = val_get_str(answer, "status", ""), *state = val_get_str(answer, "state", "");
+  const char *reason = val_get_str(answer, "reason", "");
+  if (strcmp(status, "terminated") != 0 && strcmp(state, "terminated") != 0 &&
+      strcmp(state, "finished") != 0)
+    return false;
+  if (strcmp(state, "finished") == 0 && !b->over) {
+    b->over = true;
+    b->create->ret_entry_code = (int)val_get_int(answer, "returncode", -1);
+    b->create->on_end(b->create->data, BOX_END_ENTRYPOINT);
+    return true;
+  }
+  return remote_box_gone(b, strcmp(reason, "sandbox_timeout") == 0 ? 408 : 410);
+}
+
+static void on_looked(struct remote_call *c, const struct err *err, int status,
+                      const struct val *answer)
+{
+  struct engine_box *b = c->conf.data;
+  struct err ended = {0};
+  if (!b) return;
+  struct look_op *op = take_ptr(&b->look);
+  b->looking = NULL;
+  if (err) {
+    remote_box_gone(b, status);
+  } else if (tell_end(b, answer)) {
+    err_set(&ended, ERR_SANDBOX_TERMINATED, 0, "sandbox %s has ended", b->id);
+    err = &ended;
+  } else {
+    op->ret_expires_s = compute_read_time(val_get_str(answer, "expires_at", ""));
+    op->ret_commands = val_get_int(answer, "commands_executed", -1);
+  }
+  op->on_done(op, err);
+}
+
+int remote_look(struct engine_box *b, struct look_op *op, struct err *err)
+{
+  struct val body = val_map();
+  val_add(&body, "sandbox_id", val_str(b->id));
+  int rc = remote_call_start(b->e,
+                             &(struct remote_call_conf){.op = "status",
+                                                        .body = &body,
+                                                        .again = REMOTE_SAFE,
+                                                        .total_ms = STATUS_MS,
+                                                        .on_done = on_looked,
+                                                        .data = b},
+                             &b->looking, err);
+  val_free(&body);
+  if (rc == 0) b->look = op;
+  return rc;
 }
 
 /* ---- the end ---- */

@@ -195,6 +195,12 @@ static int kill_remote(struct engine *e, struct kill_op *op, struct err *err)
   return op->exec ? remote_exec_kill(op->exec, op, err) : remote_terminate(op->box, op, err);
 }
 
+static int look(struct engine *e, struct look_op *op, struct err *err)
+{
+  (void)e;
+  return remote_look(op->box, op, err);
+}
+
 static void flow(struct engine *e, struct exec_op *op, bool paused)
 {
   (void)e;
@@ -218,6 +224,7 @@ static void close_remote(struct engine *engine, void (*done)(void *data), void *
   remote_calls_close(e, on_closed);
   LIST_FOREACH_SAFE (it, &e->boxes) {
     struct engine_box *b = list_entry(it, struct engine_box, node);
+    remote_look_drop(b);
     remote_runs_drop(b);
     remote_box_free(b);
   }
@@ -232,5 +239,6 @@ const struct engine_ops remote_engine_ops = {
     .exec = exec,
     .kill = kill_remote,
     .exec_flow = flow,
+    .look = look,
     .close = close_remote,
 };

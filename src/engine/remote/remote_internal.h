@@ -104,15 +104,20 @@ struct engine_box {
   struct kill_op *kill;         /* its terminate is in flight */
   struct kill_op *cancel;       /* of the create, to be answered */
   struct defer cancelled;
-  struct list runs; /* struct run.node */
-  bool over;        /* the server said so; on_end was called */
+  struct look_op *look;        /* to be answered … */
+  struct remote_call *looking; /* … by this */
+  struct list runs;            /* struct run.node */
+  bool over;                   /* the server said so; on_end was called */
 };
 
 /* box.c */
 int remote_create(struct remote *e, struct create_op *op, struct err *err);
 int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err);
 int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err);
+int remote_look(struct engine_box *b, struct look_op *op, struct err *err);
 void remote_box_free(struct engine_box *b);
+/* Nobody listens any more; their calls are being ended. */
+void remote_look_drop(struct engine_box *b);
 /* Whether an answer about a box with this status says that it is gone: 404, 408 or 410. If it does,
  * the supervisor is told so, once. */
 bool remote_box_gone(struct engine_box *b, int status);
