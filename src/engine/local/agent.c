@@ -12,7 +12,7 @@
  * A run (one command) lives until its report is sent: as soon as the command itself has ended; or,
  * once it was asked to end it with all that it started, when the last of these is dead.
  *
- * boot → waiting for GO → moving in → serving */
+ * boot → blank → (DRESS) dressed → (GO) serving */
 #include "engine/local/agent.h"
 
 #include <dirent.h>
@@ -480,7 +480,7 @@ static int close_walls(struct err *err)
   return 0;
 }
 
-/* The descriptors that came with GO, by their names. */
+/* The descriptors that came with DRESS, by their names. */
 struct arrival {
   struct cgroup_entry entry;
   const int *mounts;
@@ -489,29 +489,27 @@ struct arrival {
   struct rootfs_volume volumes[PROTO_BINDS_MAX];
 };
 
-static bool unpack(const struct proto_go *go, const int *fds, size_t n, struct arrival *ret)
+static bool unpack(const struct proto_dress *d, const int *fds, size_t n, struct arrival *ret)
 {
-  size_t want =
-      1u + go->has_into + go->tasks_n + go->has_box + go->has_oom + go->mounts_n + go->has_dev;
-  if (n != want || go->tasks_n > CGROUP_V1_TREES) return false;
-  agent.sock = *fds++;
-  ret->entry.into_fd = go->has_into ? *fds++ : -1;
+  size_t want = 0u + d->has_into + d->tasks_n + d->has_box + d->has_oom + d->mounts_n + d->has_dev;
+  if (n != want || d->tasks_n > CGROUP_V1_TREES) return false;
+  ret->entry.into_fd = d->has_into ? *fds++ : -1;
   for (int i = 0; i < CGROUP_V1_TREES; i++)
-    ret->entry.v1_tasks_fd[i] = i < go->tasks_n ? *fds++ : -1;
-  ret->entry.box_fd = go->has_box ? *fds++ : -1;
-  ret->entry.oom_fd = go->has_oom ? *fds++ : -1;
-  ret->entry.ns_per_exec = go->ns_per_exec;
+    ret->entry.v1_tasks_fd[i] = i < d->tasks_n ? *fds++ : -1;
+  ret->entry.box_fd = d->has_box ? *fds++ : -1;
+  ret->entry.oom_fd = d->has_oom ? *fds++ : -1;
+  ret->entry.ns_per_exec = d->ns_per_exec;
   ret->mounts = fds;
-  ret->mounts_n = go->mounts_n;
-  ret->dev = go->has_dev ? fds[go->mounts_n] : -1;
+  ret->mounts_n = d->mounts_n;
+  ret->dev = d->has_dev ? fds[d->mounts_n] : -1;
   return true;
 }
 
-static bool take_volumes(int sync, const struct proto_go *go, struct rootfs_volume *ret)
+static bool take_volumes(int sync, const struct proto_dress *d, struct rootfs_volume *ret)
 {
   static struct proto_volume msg;
-  if (go->volumes_n > PROTO_BINDS_MAX) return false;
-  for (uint32_t i = 0; i < go->volumes_n; i++) {
+  if (d->volumes_n > PROTO_BINDS_MAX) return false;
+  for (uint32_t i = 0; i < d->volumes_n; i++) {
     int fds[PROTO_FDS_MAX];
     size_t n = 0;
     ssize_t len = proto_recv(sync, &msg, sizeof msg, fds, &n, true);
@@ -523,19 +521,6 @@ static bool take_volumes(int sync, const struct proto_go *go, struct rootfs_volu
                                     .fd = link ? -1 : fds[0]};
   }
   return true;
-}
-
-/* Whoever asks before is told whether the namespaces are there. Nothing is said unasked: what the
- * warden has not read when it closes its end would cost the agent GO. */
-static bool wait_go(int sync, bool blank, struct proto_go *ret, int *fds, size_t *ret_fds_n)
-{
-  for (;;) {
-    ssize_t n = proto_recv(sync, ret, sizeof *ret, fds, ret_fds_n, true);
-    if (n == sizeof *ret && ret->type == PROTO_GO) return true;
-    if (n != sizeof(struct proto_blank) || ret->type != PROTO_BLANK) return false;
-    struct proto_blank answer = {.type = PROTO_BLANK, .ok = blank};
-    if (proto_send_one(sync, &answer, sizeof answer, -1) < 0) return false;
-  }
 }
 
 /* First the group, so that what follows is counted; the cgroup namespace begins where we then are.
@@ -553,20 +538,19 @@ static int join_groups(struct arrival *a, bool into, struct err *err)
   return 0;
 }
 
-static int move_in(const struct proto_go *go, struct arrival *a, bool into, struct err *err)
+/* The box as its image makes it, whoever it will belong to. */
+static int move_in(const struct proto_dress *d, struct arrival *a, bool into, struct err *err)
 {
-  agent.mapped = go->mapped;
-  agent.limits = (struct walls_limits){.nproc = go->nproc, .as_bytes = go->as_bytes};
+  agent.mapped = d->mapped;
   int rc = join_groups(a, into, err);
   if (rc < 0) return rc;
   rc = own_files_as_root();
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
-  rc = rootfs_enter(go, a->mounts, a->mounts_n, a->dev, a->volumes, err);
-  for (uint32_t i = 0; i < go->volumes_n; i++) {
+  rc = rootfs_enter(d, a->mounts, a->mounts_n, a->dev, a->volumes, err);
+  for (uint32_t i = 0; i < d->volumes_n; i++) {
     free(a->volumes[i].target);
     free(a->volumes[i].link);
   }
-  if (rc == 0 && go->network) rc = rootfs_name_server(err);
   if (rc < 0) return rc;
   umask(022);
   agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -574,7 +558,67 @@ static int move_in(const struct proto_go *go, struct arrival *a, bool into, stru
   if (agent.null < 0 || agent.proc < 0) return boot_fail(err, "open /dev/null and /proc", errno);
   for (int fd = 0; fd < 3; fd++) dup2(agent.null, fd);
   cgroup_leaves_fill(&agent.leaves, 1);
-  return close_walls(err);
+  return 0;
+}
+
+static void on_dress(const struct proto_dress *d, const int *fds, size_t fds_n,
+                     const struct agent_boot *boot, struct err *err)
+{
+  static struct arrival arrival;
+  if (!unpack(d, fds, fds_n, &arrival) || !take_volumes(boot->sync_fd, d, &arrival.volumes[0]))
+    die();
+  if (err->kind == ERR_NONE) move_in(d, &arrival, boot->into, err);
+  /* Changes of ids take this away; until GO the warden may still look at the namespaces. */
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
+/* Nothing is said to the warden unasked: what it has not read when it closes its end would cost the
+ * agent GO. */
+static void on_blank(int sync, bool blank)
+{
+  struct proto_blank answer = {.type = PROTO_BLANK, .ok = blank};
+  if (proto_send_one(sync, &answer, sizeof answer, -1) < 0) die();
+}
+
+/* What the warden says, until GO: long before it, or all at once. */
+static void wait_go(const struct agent_boot *boot, struct proto_dress *ret_dress,
+                    struct proto_go *ret, struct err *err)
+{
+  static union {
+    uint32_t type;
+    struct proto_blank blank;
+    struct proto_dress dress;
+    struct proto_go go;
+  } msg;
+  bool blank = err->kind == ERR_NONE;
+  for (;;) {
+    int fds[PROTO_FDS_MAX];
+    size_t n = 0;
+    ssize_t len = proto_recv(boot->sync_fd, &msg, sizeof msg, fds, &n, true);
+    if (len == sizeof msg.blank && msg.type == PROTO_BLANK) {
+      on_blank(boot->sync_fd, blank);
+    } else if (len == sizeof msg.dress && msg.type == PROTO_DRESS) {
+      *ret_dress = msg.dress;
+      on_dress(ret_dress, fds, n, boot, err);
+    } else if (len == sizeof msg.go && msg.type == PROTO_GO && n == 1) {
+      agent.sock = fds[0];
+      *ret = msg.go;
+      return;
+    } else {
+      die();
+    }
+  }
+}
+
+/* What only its owner decides. Then the walls: nobody has been in the box before. */
+static int settle(const struct proto_dress *d, const struct proto_go *go, struct err *err)
+{
+  int rc = 0;
+  agent.limits = (struct walls_limits){.nproc = go->nproc, .as_bytes = go->as_bytes};
+  if (d->image == IMAGE_HOST && (go->disk_bytes != d->disk_bytes || go->inodes != d->inodes))
+    rc = rootfs_resize(go->disk_bytes, go->inodes, err);
+  if (rc == 0 && go->network) rc = rootfs_name_server(err);
+  return rc < 0 ? rc : close_walls(err);
 }
 
 static void announce(const struct err *err)
@@ -592,24 +636,23 @@ static void announce(const struct err *err)
 void agent_main(const struct agent_boot *boot)
 {
   struct err err = {0};
+  struct proto_dress dress = {0};
   struct proto_go go;
-  struct arrival arrival;
-  int fds[PROTO_FDS_MAX], sync = boot->sync_fd;
-  size_t fds_n = 0;
+  struct agent_boot own = *boot;
   agent.oom_adj = -1;
   helper_set_title("regolith: agent", "regolith-agent");
-  keep_two(&sync, &agent.oom_adj); /* at once: among them may be what another box has alone */
+  keep_two(&own.sync_fd,
+           &agent.oom_adj); /* at once: among them may be what another box has alone */
   int rc = be_blank(&err);
-  keep_two(&sync, &agent.oom_adj);
-  if (rc == 0) rc = catch_children(&err);
-  if (!wait_go(sync, rc == 0, &go, fds, &fds_n)) die();
-  if (!unpack(&go, fds, fds_n, &arrival) || !take_volumes(sync, &go, arrival.volumes)) die();
+  keep_two(&own.sync_fd, &agent.oom_adj);
+  if (rc == 0) catch_children(&err);
+  wait_go(&own, &dress, &go, &err);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  close(sync);
+  close(own.sync_fd);
   char title[96];
   snprintf(title, sizeof title, "regolith: agent %.63s", go.sandbox_id);
   helper_set_title(title, "regolith-agent");
-  if (rc == 0) move_in(&go, &arrival, boot->into, &err);
+  if (err.kind == ERR_NONE) settle(&dress, &go, &err);
   announce(&err);
   serve();
 }

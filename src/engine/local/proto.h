@@ -28,7 +28,7 @@
 enum proto_type {
   /* host → warden */
   PROTO_CREATE = 1, /* + the agent's end of the box's socket */
-  PROTO_VOLUME,     /* before the CREATE of its box; warden → agent: behind GO, + its mount */
+  PROTO_VOLUME,     /* before the CREATE of its box; warden → agent: behind DRESS, + its mount */
   PROTO_DEVICE,     /* likewise; + the lock of its card, with the first of each card */
   PROTO_KILL,
   PROTO_QUIT,
@@ -39,7 +39,8 @@ enum proto_type {
   PROTO_ENDED, /* the box's last process is dead, its groups are gone or going */
   /* warden → agent */
   PROTO_BLANK, /* are its namespaces there? And the answer */
-  PROTO_GO,    /* + the box's socket, the way into its groups, mounts (rootfs.h) */
+  PROTO_DRESS, /* what the box is made of, + the way into its groups, mounts (rootfs.h) */
+  PROTO_GO,    /* whose it is, + its socket */
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
   PROTO_EXEC_KILL,
@@ -141,21 +142,27 @@ struct proto_blank {
   uint32_t ok; /* 1 = yes; else the host is told why, later */
 };
 
-struct proto_go {
+struct proto_dress {
   uint32_t type;
   uint32_t image;
-  uint64_t disk_bytes;
-  uint64_t inodes;
-  char sandbox_id[PROTO_ID_SIZE];
-  uint32_t mapped;   /* how many ids exist inside, from 0 */
+  uint64_t disk_bytes; /* IMAGE_HOST; where GO says otherwise, that counts */
+  uint64_t inodes;     /* likewise */
+  uint32_t mapped;     /* how many ids exist inside, from 0 */
+  uint32_t volumes_n;
+  /* Descriptors, in this order (struct cgroup_entry). */
+  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n;
+  uint8_t has_dev;     /* a /dev of its own comes behind the mounts */
+  uint8_t ns_per_exec; /* as in struct cgroup_entry */
+};
+
+struct proto_go {
+  uint32_t type;
   uint32_t nproc;    /* a limit where no group counts processes; 0 = none */
   uint64_t as_bytes; /* a limit where no group counts memory; 0 = none */
-  uint32_t volumes_n;
-  uint32_t has_dev; /* a /dev of its own comes behind the mounts */
+  uint64_t disk_bytes;
+  uint64_t inodes;
   uint32_t network; /* 1: names are asked for at NET_DNS */
-  /* Descriptors behind the socket, in this order (struct cgroup_entry). */
-  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n; /* then /dev, where it has one */
-  uint8_t ns_per_exec;                                   /* as there */
+  char sandbox_id[PROTO_ID_SIZE];
 };
 
 enum {

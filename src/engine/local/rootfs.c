@@ -702,13 +702,13 @@ static int forbid_user_namespaces(int root)
   return fd >= 0 && write(fd, "0", 1) == 1 ? 0 : -1;
 }
 
-static int mount_system(const struct proto_go *go, int root, int dev, int shm, struct err *err)
+static int mount_system(const struct proto_dress *d, int root, int dev, int shm, struct err *err)
 {
   const uint64_t quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
   const struct fs_option pts_options[] = {{"newinstance", NULL},
                                           {"ptmxmode", "0666"},
                                           {"mode", "0620"},
-                                          {go->mapped > 5 ? "gid" : NULL, "5"},
+                                          {d->mapped > 5 ? "gid" : NULL, "5"},
                                           {0}};
   cleanup_close int proc = new_fs("proc", NULL, quiet | MOUNT_ATTR_NODEV);
   if (proc < 0 || mount_on_dir(root, "proc", proc) < 0) return fail(err, "mount /proc");
@@ -836,11 +836,11 @@ static int add_driver(int root, const struct rootfs_volume *v, struct err *err)
                  v->target, strerror(e));
 }
 
-static int mount_volumes(const struct proto_go *go, int root, const struct rootfs_volume *volumes,
+static int mount_volumes(const struct proto_dress *d, int root, const struct rootfs_volume *volumes,
                          struct err *err)
 {
   int rc = 0;
-  for (uint32_t i = 0; i < go->volumes_n && rc == 0; i++) {
+  for (uint32_t i = 0; i < d->volumes_n && rc == 0; i++) {
     const struct rootfs_volume *v = &volumes[i];
     rc = v->kind == BIND_VOLUME ? mount_volume(root, v, err) : add_driver(root, v, err);
   }
@@ -855,10 +855,23 @@ static int move_in(int root, struct err *err)
   return 0;
 }
 
-/* root and shm of image host, out of a scratch of the agent's own. */
-static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, struct err *err)
+int rootfs_resize(uint64_t bytes, uint64_t inodes, struct err *err)
 {
-  cleanup_close int scratch = stage_scratch(go->disk_bytes, go->inodes);
+  char size[32], count[32];
+  snprintf(size, sizeof size, "%llu", (unsigned long long)bytes);
+  snprintf(count, sizeof count, "%llu", (unsigned long long)inodes);
+  cleanup_close int ctx = fspick(AT_FDCWD, "/", FSPICK_CLOEXEC);
+  if (ctx < 0 || fsconfig(ctx, FSCONFIG_SET_STRING, "size", size, 0) < 0 ||
+      fsconfig(ctx, FSCONFIG_SET_STRING, "nr_inodes", count, 0) < 0 ||
+      fsconfig(ctx, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+    return fail(err, "size the scratch space");
+  return 0;
+}
+
+/* root and shm of image host, out of a scratch of the agent's own. */
+static int open_host(const struct proto_dress *d, int *ret_root, int *ret_shm, struct err *err)
+{
+  cleanup_close int scratch = stage_scratch(d->disk_bytes, d->inodes);
   if (scratch < 0) return fail(err, "make scratch space");
   if (make_dir(scratch, "root", 0755, (uid_t)-1) < 0 ||
       make_dir(scratch, "shm", 01777, (uid_t)-1) < 0)
@@ -869,10 +882,10 @@ static int open_host(const struct proto_go *go, int *ret_root, int *ret_shm, str
   return *ret_root < 0 || *ret_shm < 0 ? fail(err, "bind scratch space") : 0;
 }
 
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, int own_dev,
+int rootfs_enter(const struct proto_dress *d, const int *mounts, size_t mounts_n, int own_dev,
                  struct rootfs_volume *volumes, struct err *err)
 {
-  bool host = go->image == IMAGE_HOST;
+  bool host = d->image == IMAGE_HOST;
   cleanup_close int first = mounts_n > 0 ? mounts[0] : -1, second = mounts_n > 1 ? mounts[1] : -1;
   cleanup_close int share = host ? take_fd(&first) : -1;
   cleanup_close int root = take_fd(&first), shm = take_fd(&second);
@@ -883,14 +896,14 @@ int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, 
           : clone_tree(AT_FDCWD, "/dev", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
                        nodes_are_bound ? AT_RECURSIVE : 0);
   if (dev < 0) return fail(err, "bind /dev");
-  int rc = host ? open_host(go, &root, &shm, err) : 0;
+  int rc = host ? open_host(d, &root, &shm, err) : 0;
   if (rc < 0) return rc;
   if (root < 0 || shm < 0) return err_set(err, ERR_INTERNAL, EBADF, "the image's mounts are lost");
   if (move_to(root, AT_FDCWD, STAGE_LAYER) < 0) return fail(err, "stage the root");
   if (host && fill_host_root(root, share) < 0) return fail(err, "furnish the image \"host\"");
-  rc = mount_system(go, root, dev, shm, err);
-  if (rc == 0) rc = mount_volumes(go, root, volumes, err);
-  for (uint32_t i = 0; i < go->volumes_n; i++)
+  rc = mount_system(d, root, dev, shm, err);
+  if (rc == 0) rc = mount_volumes(d, root, volumes, err);
+  for (uint32_t i = 0; i < d->volumes_n; i++)
     if (volumes[i].fd >= 0) close(volumes[i].fd);
   return rc < 0 ? rc : move_in(root, err);
 }

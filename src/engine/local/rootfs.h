@@ -8,9 +8,9 @@
 
 struct ids;
 struct ids_block;
-struct proto_device;
 struct proto_create;
-struct proto_go;
+struct proto_device;
+struct proto_dress;
 struct proto_volume;
 
 /* The file system of a box. */
@@ -22,7 +22,7 @@ int rootfs_prepare(struct err *err);
 /* For IMAGE_HOST, which needs more; once, at the latest with the first such box. */
 int rootfs_prepare_host(struct err *err);
 
-/* In the warden: the mounts that it makes for the agent to take (PROTO_GO). userns_fd: the box's
+/* In the warden: the mounts that it makes for the agent to take (PROTO_DRESS). userns_fd: the box's
  * user namespace, maps written; not needed for IMAGE_HOST. ret_upper: what the box changes against
  * its image; -1 with IMAGE_HOST. */
 #define ROOTFS_MOUNTS_MAX 2
@@ -54,7 +54,10 @@ int rootfs_name_server(struct err *err);
 /* In the agent, with a mount namespace and ids of its own: builds the rest and moves in. The old
  * root is gone afterwards. Takes the descriptors. */
 /* dev -1: the usual one. */
-int rootfs_enter(const struct proto_go *go, const int *mounts, size_t mounts_n, int dev,
+int rootfs_enter(const struct proto_dress *dress, const int *mounts, size_t mounts_n, int dev,
                  struct rootfs_volume *volumes, struct err *err);
+
+/* In the agent, after rootfs_enter of IMAGE_HOST: another size than it was made with. */
+int rootfs_resize(uint64_t bytes, uint64_t inodes, struct err *err);
 
 #endif

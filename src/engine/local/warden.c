@@ -27,6 +27,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +47,9 @@
 #define REST_MS        2
 #define REMOVE_POLL_MS 5
 #define LEAVING_MANY   64
+#define SLOTS_MAX      8
+#define SLOTS_PER_CPU  4
+#define SLOTS_REST_MS  1000
 #define PER_CREATE     2 /* groups removed by a create, where there are many: more than it makes */
 #define CLOSE_WAIT_MS  2000
 #define CARD_TRIES     100
@@ -54,9 +58,10 @@
 struct wbox {
   struct list node;
   uint64_t box;
-  pid_t pid;   /* the agent; 0 = reaped */
-  bool silent; /* its making failed: the host knows, and hears no more of it */
-  bool blank;  /* nobody's yet: a slot */
+  pid_t pid;    /* the agent; 0 = reaped */
+  bool silent;  /* its making failed: the host knows, and hears no more of it */
+  bool blank;   /* nobody's yet: a slot */
+  bool dressed; /* it has been told what it is made of: for image host, and plain */
   struct ids_block ids;
   char name[32]; /* of its control group */
   /* Until GO, then closed. */
@@ -74,13 +79,16 @@ static struct warden {
   struct list living;  /* struct wbox.node, owned: an agent is in it, or dying */
   struct list leaving; /* likewise: its agent is reaped, its groups are still there */
   size_t leaving_n;
-  struct idmap by_pid; /* the living */
-  struct idmap by_box; /* the living that the host knows */
-  uint64_t made;       /* boxes, slots included: numbers their groups */
-  uint64_t creates;    /* asked for */
-  struct wbox *slot;   /* a blank box, or NULL */
-  unsigned refusals;   /* slots that could not be made since the last create that worked */
-  bool busy;           /* the last removal found a process still dying */
+  struct idmap by_pid;           /* the living */
+  struct idmap by_box;           /* the living that the host knows */
+  uint64_t made;                 /* boxes, slots included: numbers their groups */
+  uint64_t creates;              /* asked for */
+  struct wbox *slots[SLOTS_MAX]; /* blank boxes, the oldest first */
+  size_t slots_n;
+  size_t ahead, ahead_max; /* how many slots there should be, and at most */
+  bool plain;              /* so was the last create: dressed slots are for these */
+  unsigned refusals;       /* slots that could not be made since the last create that worked */
+  bool busy;               /* the last removal found a process still dying */
   bool swept;
   /* Of the create that is about to come (extras_of), owned. */
   uint64_t extras_of;
@@ -154,6 +162,15 @@ static void give_back_cards(struct wbox *b)
   }
 }
 
+static void remove_slot(const struct wbox *b)
+{
+  size_t i = 0;
+  while (i < warden.slots_n && warden.slots[i] != b) i++;
+  if (i == warden.slots_n) return;
+  warden.slots_n--;
+  memmove(&warden.slots[i], &warden.slots[i + 1], (warden.slots_n - i) * sizeof b);
+}
+
 static void on_agent_end(struct wbox *b)
 {
   give_back_cards(b);
@@ -161,7 +178,7 @@ static void on_agent_end(struct wbox *b)
   ended.oom = cgroup_box_oom_kills(warden.cg, b->name) > 0;
   b->pid = 0;
   idmap_remove(&warden.by_box, b->box);
-  if (b == warden.slot) warden.slot = NULL;
+  remove_slot(b);
   if (!b->silent && !b->blank) tell(&ended, sizeof ended, -1);
   drop_boot(b);
   list_remove(&b->node);
@@ -258,16 +275,23 @@ static int no_clone(struct err *err, int e)
   return rc;
 }
 
+static struct proto_dress dress_message(const struct proto_create *req, const struct wbox *b)
+{
+  return (struct proto_dress){.type = PROTO_DRESS,
+                              .image = req->image,
+                              .disk_bytes = req->disk_bytes,
+                              .inodes = req->inodes,
+                              .mapped = b->ids.mapped,
+                              .volumes_n = req->volumes_n};
+}
+
 /* Where no group counts, limits per process must do. */
-static struct proto_go go_message(const struct proto_create *req, const struct wbox *b)
+static struct proto_go go_message(const struct proto_create *req)
 {
   unsigned caps = cgroup_info(warden.cg)->caps;
   struct proto_go go = {.type = PROTO_GO,
-                        .image = req->image,
                         .disk_bytes = req->disk_bytes,
                         .inodes = req->inodes,
-                        .mapped = b->ids.mapped,
-                        .volumes_n = req->volumes_n,
                         .network = req->network,
                         .nproc = caps & CGROUP_CAP_PIDS ? 0 : req->pids,
                         .as_bytes = caps & CGROUP_CAP_MEMORY ? 0 : req->mem_bytes};
@@ -275,12 +299,11 @@ static struct proto_go go_message(const struct proto_create *req, const struct w
   return go;
 }
 
-/* What goes with GO. */
+/* What goes with DRESS. */
 struct parcel {
-  struct proto_go go;
+  struct proto_dress dress;
   int fds[PROTO_FDS_MAX]; /* owned from `owned` on */
   size_t n, owned;
-  int upper; /* for the host, owned; -1 = none */
 };
 
 static uint8_t add_fd(struct parcel *p, int fd)
@@ -292,12 +315,12 @@ static uint8_t add_fd(struct parcel *p, int fd)
 
 static void pack_entry(struct parcel *p, const struct cgroup_entry *entry)
 {
-  p->go.has_into = add_fd(p, entry->into_fd);
+  p->dress.has_into = add_fd(p, entry->into_fd);
   for (int i = 0; i < CGROUP_V1_TREES; i++)
-    p->go.tasks_n = (uint8_t)(p->go.tasks_n + add_fd(p, entry->v1_tasks_fd[i]));
-  p->go.has_box = add_fd(p, entry->box_fd);
-  p->go.has_oom = add_fd(p, entry->oom_fd);
-  p->go.ns_per_exec = entry->ns_per_exec;
+    p->dress.tasks_n = (uint8_t)(p->dress.tasks_n + add_fd(p, entry->v1_tasks_fd[i]));
+  p->dress.has_box = add_fd(p, entry->box_fd);
+  p->dress.has_oom = add_fd(p, entry->oom_fd);
+  p->dress.ns_per_exec = entry->ns_per_exec;
 }
 
 static int open_userns(const struct wbox *b)
@@ -308,17 +331,16 @@ static int open_userns(const struct wbox *b)
 }
 
 static int pack_mounts(struct parcel *p, const struct proto_create *req, const struct wbox *b,
-                       struct err *err)
+                       int *ret_upper, struct err *err)
 {
   cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open_userns(b);
   size_t n = 0;
-  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, &p->upper, err);
-  p->owned = p->n;
+  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, ret_upper, err);
   p->n += n;
-  p->go.mounts_n = (uint8_t)n;
+  p->dress.mounts_n = (uint8_t)n;
   if (rc < 0 || req->devices_n == 0) return rc;
   int dev = rootfs_dev(warden.devices, warden.devices_n, &warden.ids, &b->ids, err);
-  p->go.has_dev = add_fd(p, dev);
+  p->dress.has_dev = add_fd(p, dev);
   return dev < 0 ? dev : 0;
 }
 
@@ -461,6 +483,11 @@ static void tell_created(const struct wbox *b, int upper, int tap)
   proto_send(warden.host, &piece, 1, fds, n);
 }
 
+static int ended_at_once(struct err *err, int rc)
+{
+  return err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
+}
+
 static int limit_devices(struct wbox *b, struct err *err)
 {
   struct cgroup_device devices[PROTO_DEVICES_MAX];
@@ -480,73 +507,149 @@ static int take_devices(const struct proto_create *req, struct wbox *b, struct e
   return limit_devices(b, err);
 }
 
-/* Limits, mounts, and the word to go. */
-static int dress(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
+/* Tells a blank box what it is made of. ret_upper: for the host, owned; -1 = none. */
+static int dress(const struct proto_create *req, struct wbox *b, int *ret_upper, struct err *err)
 {
-  struct parcel p = {.go = go_message(req, b), .upper = -1};
-  int rc = limit_groups(req, b, err);
-  if (rc == 0) rc = take_devices(req, b, err);
-  cleanup_close int tap = -1;
-  if (rc == 0) rc = make_tap(req, b, &tap, err);
+  struct parcel p = {.dress = dress_message(req, b)};
+  int rc = take_devices(req, b, err);
   if (rc < 0) return rc;
-  add_fd(&p, box_sock);
   pack_entry(&p, &b->entry);
   int volumes[PROTO_BINDS_MAX];
   size_t volumes_n = req->volumes_n ? warden.volumes_n : 0;
+  p.owned = p.n;
   if (volumes_n > 0) rc = make_volumes(req, b, volumes, err);
-  if (rc == 0) rc = pack_mounts(&p, req, b, err);
+  if (rc == 0) rc = pack_mounts(&p, req, b, ret_upper, err);
   if (rc == 0) {
-    struct proto_piece piece = {&p.go, sizeof p.go};
+    struct proto_piece piece = {&p.dress, sizeof p.dress};
     rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
     if (rc == 0) rc = send_volumes(b, req->volumes_n, volumes);
-    if (rc < 0) err_set(err, ERR_INTERNAL, -rc, "a sandbox's first process ended at once");
+    if (rc < 0) ended_at_once(err, rc);
   }
-  while (p.owned && p.n > p.owned) close(p.fds[--p.n]);
+  while (p.n > p.owned) close(p.fds[--p.n]);
   for (size_t i = 0; i < volumes_n; i++)
     if (volumes[i] >= 0) close(volumes[i]);
-  if (rc == 0) {
-    tell_created(b, p.upper, tap);
-    drop_boot(b);
-  }
-  if (p.upper >= 0) close(p.upper);
   return rc;
 }
 
-static struct wbox *take_blank(bool own_root, struct err *err)
+/* Limits, and the word to go. */
+static int start(const struct proto_create *req, struct wbox *b, int box_sock, int upper, int tap,
+                 struct err *err)
 {
-  struct wbox *b = warden.slot;
-  /* A slot is made for images of the host; where that matters, other images need other maps. */
-  if (!b || (own_root && warden.ids.mode == IDS_SHARED)) return new_blank(own_root, err);
-  warden.slot = NULL;
-  return b;
+  struct proto_go go = go_message(req);
+  int rc = limit_groups(req, b, err);
+  if (rc < 0) return rc;
+  rc = proto_send_one(b->sync, &go, sizeof go, box_sock);
+  if (rc < 0) return ended_at_once(err, rc);
+  tell_created(b, upper, tap);
+  drop_boot(b);
+  return 0;
+}
+
+static int make_box(const struct proto_create *req, struct wbox *b, int box_sock, struct err *err)
+{
+  cleanup_close int tap = -1, upper = -1;
+  int rc = make_tap(req, b, &tap, err);
+  if (rc == 0 && !b->dressed) rc = dress(req, b, &upper, err);
+  return rc < 0 ? rc : start(req, b, box_sock, upper, tap, err);
+}
+
+/* --- slots ------------------------------------------------------------------------------------
+ *
+ * Boxes that are made ahead of the creates that take them. The first waits for the create that is
+ * about to come; others follow once creates come more than once: as many as creates found missing,
+ * and fewer again when there are none. A slot is a box that nobody has been in; it is used once. */
+
+/* Made like any other box of image host, as long as nobody says what else is in it. */
+static bool is_plain(const struct proto_create *req)
+{
+  return req->image == IMAGE_HOST && req->volumes_n == 0 && req->devices_n == 0;
+}
+
+static void drop_slot(struct wbox *b)
+{
+  remove_slot(b);
+  b->silent = true;
+  kill(b->pid, SIGKILL);
+}
+
+/* NULL: there is none for such a box. */
+static struct wbox *take_slot(bool plain)
+{
+  struct wbox *found = NULL;
+  for (size_t i = 0; i < warden.slots_n; i++) {
+    struct wbox *b = warden.slots[i];
+    if (b->dressed ? plain && !(found && found->dressed) : !found) found = b;
+  }
+  if (found)
+    remove_slot(found);
+  else if (warden.slots_n > 0)
+    drop_slot(warden.slots[0]); /* makes room for one that fits */
+  return found;
+}
+
+static void expect_more(void)
+{
+  warden.ahead = warden.ahead * 2 < warden.ahead_max ? warden.ahead * 2 : warden.ahead_max;
+}
+
+static void expect_fewer(void)
+{
+  warden.ahead /= 2;
+  while (warden.slots_n > warden.ahead) drop_slot(warden.slots[0]);
+}
+
+/* Not between the volumes of a create and the create: dress would take them. */
+static bool wants_slot(void)
+{
+  bool idle = warden.volumes_n == 0 && warden.devices_n == 0;
+  return idle && warden.slots_n < warden.ahead && warden.creates != 1 && warden.refusals == 0;
+}
+
+static int dress_slot(struct wbox *b)
+{
+  static const struct proto_create host = {
+      .image = IMAGE_HOST, .disk_bytes = 1u << 30, .inodes = 1u << 17};
+  int none = -1;
+  b->dressed = true;
+  return dress(&host, b, &none, NULL);
+}
+
+/* A failure is no news: the create that follows meets it again. */
+static void fill_slot(void)
+{
+  struct wbox *b = new_blank(false, NULL);
+  if (b) warden.slots[warden.slots_n++] = b;
+  if (b && warden.plain && dress_slot(b) < 0) {
+    drop_slot(b);
+    b = NULL;
+  }
+  if (!b) warden.refusals++;
+}
+
+static struct wbox *take_blank(const struct proto_create *req, struct err *err)
+{
+  /* Volumes are the user's: so is the root that uses them. Slots are for images of the host; where
+   * that matters, others need other maps. */
+  bool own_root = req->image != IMAGE_HOST || req->volumes_n > 0;
+  bool fits = !own_root || warden.ids.mode != IDS_SHARED;
+  warden.plain = is_plain(req);
+  struct wbox *b = fits ? take_slot(warden.plain) : NULL;
+  if (!b && fits) expect_more();
+  return b ? b : new_blank(own_root, err);
 }
 
 static int try_create(const struct proto_create *req, int box_sock, struct err *err)
 {
-  /* Volumes are the user's: so is the root that uses them. */
-  struct wbox *b = take_blank(req->image != IMAGE_HOST || req->volumes_n > 0, err);
+  struct wbox *b = take_blank(req, err);
   if (!b) return err_errno(err);
   b->blank = false;
   b->box = req->box;
   idmap_set(&warden.by_box, b->box, b);
-  int rc = dress(req, b, box_sock, err);
+  int rc = make_box(req, b, box_sock, err);
   if (rc == 0) return 0;
   b->silent = true; /* its end is no news: the failure is */
   kill(b->pid, SIGKILL);
   return rc;
-}
-
-/* One blank box is kept ahead: the first for the create that is about to come, others once creates
- * come more than once. A failure is no news either: the create that follows meets it again. */
-static bool wants_slot(void)
-{
-  return !warden.slot && warden.creates != 1 && warden.refusals == 0;
-}
-
-static void fill_slot(void)
-{
-  warden.slot = new_blank(false, NULL);
-  if (!warden.slot) warden.refusals++;
 }
 
 static void on_create(const struct proto_create *req, int box_sock)
@@ -638,7 +741,8 @@ static int idle_ms(void)
 {
   if (wants_slot()) return 0;
   if (warden.leaving_n) return warden.busy ? REMOVE_POLL_MS : REST_MS;
-  return warden.swept ? -1 : SWEEP_AFTER_MS;
+  if (!warden.swept) return SWEEP_AFTER_MS;
+  return warden.ahead > 1 ? SLOTS_REST_MS : -1;
 }
 
 static void on_idle(void)
@@ -650,6 +754,8 @@ static void on_idle(void)
   } else if (!warden.swept) {
     warden.swept = true;
     cgroup_sweep(warden.cg);
+  } else if (warden.ahead > 1) {
+    expect_fewer();
   }
 }
 
@@ -691,6 +797,9 @@ int warden_main(int sock)
   struct proto_hello hello = {.type = PROTO_HELLO};
   list_init(&warden.living);
   list_init(&warden.leaving);
+  warden.ahead = 1;
+  warden.ahead_max = SLOTS_PER_CPU * (size_t)get_nprocs();
+  if (warden.ahead_max > SLOTS_MAX) warden.ahead_max = SLOTS_MAX;
   warden.host = sock;
   warden.ids.lock_fd = -1;
   if (set_up(&hello.err) == 0) {
