@@ -34,8 +34,8 @@ asked() {
   name=$1
   shift
   [ $# -gt 0 ] || return 0
-  for g in "$@"; do
-    case $name in "$g"*) return 0 ;; esac
+  for beginning in "$@"; do
+    case $name in "$beginning"*) return 0 ;; esac
   done
   return 1
 }

@@ -540,15 +540,25 @@ static bool write_group(const struct group *g, const char *path)
   return fclose(f) == 0;
 }
 
+/* What goes on, for who looks at a terminal. */
+static void show_round(const struct group *g, int round, int rounds)
+{
+  if (!isatty(STDERR_FILENO)) return;
+  if (round < rounds)
+    fprintf(stderr, "\r%-14s round %d of %d ", g->name, round + 1, rounds);
+  else
+    fprintf(stderr, "\r%40s\r", "");
+}
+
 static void run_group(struct group *g, int rounds)
 {
   if (g->most_rounds && rounds > g->most_rounds) rounds = g->most_rounds;
   for (int r = 0; r < rounds; r++) {
-    fprintf(stderr, "\r%-14s round %d of %d ", g->name, r + 1, rounds);
+    show_round(g, r, rounds);
     for (size_t i = 0; i < g->n; i++)
       if (g->rows[i].run && !g->rows[i].missing) g->rows[i].run(&g->rows[i]);
   }
-  fprintf(stderr, "\r%40s\r", "");
+  show_round(g, rounds, rounds);
 }
 
 static struct group *find_group(const char *name)
