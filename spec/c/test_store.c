@@ -3,6 +3,7 @@
 #include "ledger_world.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -120,8 +121,21 @@ static void versions(void)
                       "INSERT INTO entries VALUES (1, 1, 1000, 1, 5, 5, NULL, NULL, NULL)",
                       &e),
             0);
+  /* Not while a server of that version runs. */
+  snprintf(path, sizeof path, "%s/server.lock", state_dir);
+  int lock = open(path, O_RDWR | O_CREAT, 0600);
+  CHECK_INT(flock(lock, LOCK_EX), 0);
+  struct store *s;
+  CHECK(store_open(&s, &(struct store_conf){.dir = state_dir}, &e) < 0);
+  CHECK_INT(e.kind, ERR_CONFLICT);
+  CHECK(strstr(e.hint, "older version") != NULL);
+  int64_t version = 0;
+  CHECK_INT(db_get(db, &version, 0, &e, "PRAGMA user_version", ""), 0);
+  CHECK_INT(version, 1);
+  close(lock);
   db_close(db);
-  struct store *s = open_beside();
+  snprintf(path, sizeof path, "%s/regolith.db", state_dir);
+  s = open_beside();
   CHECK_INT(number(s, "PRAGMA user_version"), schema_version());
   CHECK_INT(number(s, "SELECT count(*) FROM sandboxes"), 0);
   int64_t after = 0;
@@ -137,7 +151,6 @@ static void versions(void)
   CHECK_INT(e.kind, ERR_CONFLICT);
   CHECK(strstr(e.msg, "newer regolith") != NULL && strstr(e.msg, "99") != NULL);
   CHECK_INT(db_open(&db, path, &e), 0);
-  int64_t version = 0;
   CHECK_INT(db_get(db, &version, 0, &e, "PRAGMA user_version", ""), 0);
   CHECK_INT(version, 99);
   db_close(db);
@@ -148,6 +161,42 @@ static void versions(void)
   CHECK(store_open(&s, &(struct store_conf){.dir = state_dir}, &e) < 0);
   CHECK(strstr(e.msg, path) != NULL);
   remove_state_dir();
+}
+
+/* ---- answers to be given again ---- */
+
+struct seen {
+  int state, status;
+  char body[64];
+  bool failed;
+};
+
+static void on_idem_begun(void *data, enum idem_state state, int status, const void *body,
+                          size_t len, const struct err *err)
+{
+  struct seen *s = data;
+  s->failed = err != NULL;
+  s->state = (int)state;
+  s->status = status;
+  snprintf(s->body, sizeof s->body, "%.*s", (int)len, body ? (const char *)body : "");
+  loop_stop(loop);
+}
+
+static void on_finished_idem(void *data, const struct err *err)
+{
+  *(bool *)data = err == NULL;
+  loop_stop(loop);
+}
+
+static struct seen begin(const char *k, const char *request)
+{
+  struct seen s = {.state = -1};
+  struct err e = {0};
+  struct idem_request r = {1, k, request, strlen(request)};
+  if (idem_begin(store, &r, on_idem_begun, &s, &e) < 0) return s;
+  loop_run(loop);
+  CHECK(!s.failed);
+  return s;
 }
 
 /* ---- disks ---- */
@@ -178,7 +227,8 @@ static void fill(const char *path)
   close(fd);
 }
 
-/* Charges on a full disk are refused and nothing is lost; they work again when there is room. */
+/* Charges on a full disk are refused and nothing is lost; they work again when there is room, which
+ * is found out without a request. */
 static void full(void)
 {
   make_state_dir();
@@ -192,6 +242,7 @@ static void full(void)
   CHECK_INT(ledger_authenticate(ledger, key, &account, &e), 0);
   owner = account.owner;
   create("{}");
+  CHECK_INT(begin("k", "a").state, IDEM_NEW);
   char path[128];
   snprintf(path, sizeof path, "%s/filler", state_dir);
   fill(path);
@@ -215,7 +266,12 @@ static void full(void)
   CHECK_INT(balance(), before);
   CHECK_INT(held(), 0);
   CHECK(store_trouble(store) != NULL);
+  idem_forget(store, 1, "k", NULL, NULL);
+  run_ms(5);
   unlink(path);
+  for (int i = 0; i < 1000 && store_trouble(store); i++) run_ms(10);
+  CHECK(store_trouble(store) == NULL);
+  CHECK_INT(begin("k", "b").state, IDEM_NEW);
   call(&c, "sandbox.exec", "{\"sandbox_id\": \"%s\", \"command\": [\"exit\", \"0\", \"0\"]}", id);
   CHECK_STR(code(&c), "ok");
   CHECK_INT(balance(), before - 1000);
@@ -258,42 +314,6 @@ static void read_only(void)
 static void disk_read_only(void)
 {
   in_own_mounts(read_only);
-}
-
-/* ---- answers to be given again ---- */
-
-struct seen {
-  int state, status;
-  char body[64];
-  bool failed;
-};
-
-static void on_idem_begun(void *data, enum idem_state state, int status, const void *body,
-                          size_t len, const struct err *err)
-{
-  struct seen *s = data;
-  s->failed = err != NULL;
-  s->state = (int)state;
-  s->status = status;
-  snprintf(s->body, sizeof s->body, "%.*s", (int)len, body ? (const char *)body : "");
-  loop_stop(loop);
-}
-
-static void on_finished_idem(void *data, const struct err *err)
-{
-  *(bool *)data = err == NULL;
-  loop_stop(loop);
-}
-
-static struct seen begin(const char *k, const char *request)
-{
-  struct seen s = {.state = -1};
-  struct err e = {0};
-  struct idem_request r = {1, k, request, strlen(request)};
-  if (idem_begin(store, &r, on_idem_begun, &s, &e) < 0) return s;
-  loop_run(loop);
-  CHECK(!s.failed);
-  return s;
 }
 
 static void open_store(void)

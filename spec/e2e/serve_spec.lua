@@ -276,6 +276,7 @@ describe("regolith serve, from start to end", function()
       local r = proc.cli { "serve", "--listen", "127.0.0.1:0", "--state", dir, ... }
       assert.equal(status, r.status, r.stderr)
       expect.contains(r.stderr, words)
+      expect.lacks(r.stderr, "no key yet")
     end
     refused(2, "--tls-key", "--tls-cert", "x")
     refused(2, "certificate", "--tls-cert", "/nowhere", "--tls-key", "/nowhere")

@@ -80,12 +80,14 @@ static void on_kept(void *data, const struct err *err)
 {
   struct call *c = data;
   c->waits--;
-  if (err) log_warn("an answer could not be kept under its Idempotency-Key: %s", err->msg);
   if (c->stale) {
     c->stale = false;
     call_check_free(c);
     return;
   }
+  if (err) log_warn("an answer could not be kept under its Idempotency-Key: %s", err->msg);
+  /* What was not charged may be asked for again. */
+  if (err && !c->early) idem_forget(c->api->conf.store, c->account.id, c->idem_key, NULL, NULL);
   c->kept = true;
   send_kept(c);
 }

@@ -498,10 +498,8 @@ static int open_all(struct serve *s, struct err *err)
   int rc = open_access_log(s, err);
   if (rc == 0) rc = open_sandboxes(s, err);
   if (rc == 0) rc = open_books(s, err);
-  if (rc == 0) {
-    tell_of_keys(s);
-    rc = open_api(s, err);
-  }
+  if (rc == 0) rc = open_api(s, err);
+  if (rc == 0) tell_of_keys(s);
   return rc;
 }
 

@@ -92,6 +92,14 @@ const char *schema_step(int n)
   return n >= 1 && n <= VERSION ? steps[n - 1] : NULL;
 }
 
+int schema_is_old(struct db *db, bool *ret, struct err *err)
+{
+  int64_t have = 0;
+  int rc = db_get(db, &have, 0, err, "PRAGMA user_version", "");
+  *ret = have < VERSION;
+  return rc;
+}
+
 static int refuse_newer(const char *path, int64_t version, struct err *err)
 {
   int rc =

@@ -29,21 +29,27 @@ struct db {
   struct db_rows statements[STATEMENTS]; /* open addressing by sql */
 };
 
+/* What the system said, where SQLite has kept it; 0: it is none of these failures. */
+static int system_error(const struct db *db)
+{
+  int said = sqlite3_system_errno(db->conn);
+  switch (sqlite3_errcode(db->conn) & 0xff) {
+  case SQLITE_FULL: return ENOSPC;
+  case SQLITE_READONLY: return EROFS;
+  case SQLITE_BUSY: return EBUSY;
+  case SQLITE_IOERR: return said ? said : EIO;
+  case SQLITE_CANTOPEN: return said ? said : ENOENT;
+  default: return 0;
+  }
+}
+
 static int fail(const struct db *db, struct err *err)
 {
-  int code = sqlite3_errcode(db->conn), sys = 0;
-  enum err_kind kind = ERR_INTERNAL;
-  switch (code & 0xff) {
-  case SQLITE_FULL: sys = ENOSPC; break;
-  case SQLITE_READONLY: sys = EROFS; break;
-  case SQLITE_IOERR: sys = EIO; break;
-  case SQLITE_BUSY: sys = EBUSY; break;
-  case SQLITE_CANTOPEN: sys = ENOENT; break;
-  default: break;
-  }
-  if (sys) kind = ERR_ENGINE_UNAVAILABLE;
-  int rc = err_set(err, kind, sys, "%s: %s", db->path, sqlite3_errmsg(db->conn));
-  if (sys == ENOSPC) err_hint(err, "make room on the disk of the state directory");
+  int sys = system_error(db);
+  const char *said = sqlite3_errmsg(db->conn);
+  if (sys == ENOSPC || sys == EDQUOT) said = strerror(sys);
+  int rc = err_set(err, sys ? ERR_ENGINE_UNAVAILABLE : ERR_INTERNAL, sys, "%s: %s", db->path, said);
+  if (sys == ENOSPC || sys == EDQUOT) err_hint(err, "make room on the disk of the state directory");
   return rc;
 }
 
@@ -70,7 +76,8 @@ static int part_open_db(struct db **ret, const char *path, struct err *err)
   int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
   int rc = sqlite3_open_v2(path, &db->conn, flags, NULL) == SQLITE_OK ? 0 : fail(db, err);
   if (rc == 0 && sqlite3_db_readonly(db->conn, "main") == 1)
-    rc = err_set(err, ERR_ENGINE_UNAVAILABLE, EROFS, "%s cannot be written", path);
+    rc = err_set(err, ERR_ENGINE_UNAVAILABLE, EROFS,
+                 "%s cannot be written: the file, or what it lies on, is read-only", path);
   if (rc == 0) {
     sqlite3_extended_result_codes(db->conn, 1);
     sqlite3_busy_timeout(db->conn, BUSY_WAIT_MS);

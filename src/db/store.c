@@ -7,9 +7,11 @@
  * lists `waiting` and `finished`, `quit` and `outcome`. A job is on exactly one list at a time.
  *
  * A transaction that fails takes all of its jobs along, for the database is as it was before it; a
- * job that fails by itself is taken back alone, to its savepoint.
+ * job that fails by itself is taken back alone, to its savepoint. Lasting jobs of a transaction
+ * that failed are in the next one again, before whatever is newer. While writing fails the thread
+ * tries by itself, so that a server that nobody asks anything learns that there is room again.
  *
- * turn → waiting → (thread) → finished → answered */
+ * turn → waiting → (thread, ↔ again) → finished → answered */
 #include "db/store.h"
 
 #include <errno.h>
@@ -20,6 +22,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -31,6 +34,7 @@
 #include "db/schema.h"
 
 #define THREAD_STACK_BYTES (512 * 1024)
+#define AGAIN_S            1 /* between tries while writing fails */
 
 struct store {
   char *dir, *path; /* owned; path: of the database */
@@ -46,8 +50,9 @@ struct store {
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   struct list waiting, finished; /* store_job.node; guarded */
-  bool quit;                     /* guarded */
+  bool quit, give_up;            /* guarded; give_up: lasting jobs are as others */
   struct err outcome;            /* of the last transaction; guarded */
+  struct list again;             /* lasting jobs of transactions that failed; the thread's */
 
   pthread_t thread;
   uv_async_t ended;
@@ -115,14 +120,28 @@ static int check_there(const struct store *s, struct err *err)
   return rc;
 }
 
+/* Tables are not changed under a server that knows the old ones. */
+static int bring(struct store *s, int dir, struct err *err)
+{
+  bool old;
+  int rc = schema_is_old(s->reader, &old, err);
+  if (rc < 0 || !old || s->lock_fd >= 0) return rc < 0 ? rc : schema_bring(s->reader, s->path, err);
+  rc = take_server_lock(s, dir, err);
+  if (rc == -EBUSY) err_hint(err, "it is of an older version: end it, and serve with this one");
+  if (rc == 0) rc = schema_bring(s->reader, s->path, err);
+  if (s->lock_fd >= 0) close(s->lock_fd);
+  s->lock_fd = -1;
+  return rc;
+}
+
 /* The directory itself is locked meanwhile, so that two that start at once do not both make the
  * database. It holds money and hashes: nobody else's to read. */
-static int open_database(struct store *s, struct err *err)
+static int open_database(struct store *s, int dir, struct err *err)
 {
   mode_t mask = umask(0077);
   int rc = db_open(&s->reader, s->path, err);
   umask(mask);
-  if (rc == 0) rc = schema_bring(s->reader, s->path, err);
+  if (rc == 0) rc = bring(s, dir, err);
   if (rc == 0 && s->loop) rc = db_open(&s->writer, s->path, err);
   if (!s->loop) s->writer = s->reader;
   return rc;
@@ -136,7 +155,7 @@ static int open_all(struct store *s, const struct store_conf *conf, struct err *
   if (dir < 0) return dir;
   while (flock(dir, LOCK_EX) < 0 && errno == EINTR) {}
   if (conf->server) rc = take_server_lock(s, dir, err);
-  return rc < 0 ? rc : open_database(s, err);
+  return rc < 0 ? rc : open_database(s, dir, err);
 }
 
 static void store_free(struct store *s)
@@ -165,12 +184,18 @@ static bool run_job(struct store *s, struct store_job *job, struct err *err)
   return false;
 }
 
-static void run_jobs(struct store *s, struct list *jobs, struct err *err)
+/* Changes nothing, and needs room. */
+static bool probe(struct store *s, struct err *err)
+{
+  return db_run(s->writer, err, "UPDATE meta SET value = value", "") == 0;
+}
+
+static void run_jobs(struct store *s, struct list *jobs, bool trouble, struct err *err)
 {
   const struct store_batch *b = &s->batch;
   if (db_run(s->writer, err, "BEGIN IMMEDIATE", "") < 0) return;
   if (b->begin) b->begin(b->data);
-  bool ok = true;
+  bool ok = !trouble || probe(s, err);
   LIST_FOREACH (it, jobs) {
     if (ok) ok = run_job(s, list_entry(it, struct store_job, node), err);
   }
@@ -180,10 +205,11 @@ static void run_jobs(struct store *s, struct list *jobs, struct err *err)
 }
 
 /* *err is how the transaction ended; each job has that too, or a failure of its own. */
-static void transact(struct store *s, struct list *jobs, struct err *err)
+static void transact(struct store *s, struct list *jobs, bool trouble, struct err *err)
 {
   *err = (struct err){0};
-  run_jobs(s, jobs, err);
+  LIST_FOREACH (it, jobs) list_entry(it, struct store_job, node)->err = *err;
+  run_jobs(s, jobs, trouble, err);
   if (err->kind == ERR_NONE) return;
   LIST_FOREACH (it, jobs) list_entry(it, struct store_job, node)->err = *err;
 }
@@ -199,20 +225,44 @@ static void move_all(struct list *from, struct list *to)
   }
 }
 
+/* False: there is nothing more to do. mutex is held. */
+static bool wait_for_work(struct store *s, bool trouble)
+{
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += AGAIN_S;
+  while (list_empty(&s->waiting) && !s->quit && !(s->give_up && !list_empty(&s->again))) {
+    if (!trouble)
+      pthread_cond_wait(&s->wake, &s->mutex);
+    else if (pthread_cond_timedwait(&s->wake, &s->mutex, &until) == ETIMEDOUT)
+      break;
+  }
+  return !s->quit;
+}
+
+static void keep_lasting(struct store *s, struct list *jobs)
+{
+  LIST_FOREACH_SAFE (it, jobs) {
+    if (!list_entry(it, struct store_job, node)->lasting) continue;
+    list_remove(it);
+    list_append(&s->again, it);
+  }
+}
+
 static void *thread_main(void *arg)
 {
   struct store *s = arg;
   struct list batch;
+  struct err err = {0};
   list_init(&batch);
   pthread_mutex_lock(&s->mutex);
-  for (;;) {
-    while (list_empty(&s->waiting) && !s->quit) pthread_cond_wait(&s->wake, &s->mutex);
-    if (list_empty(&s->waiting)) break;
+  while (wait_for_work(s, err.kind != ERR_NONE)) {
+    move_all(&s->again, &batch);
     move_all(&s->waiting, &batch);
     pthread_mutex_unlock(&s->mutex);
-    struct err err;
-    transact(s, &batch, &err);
+    transact(s, &batch, err.kind != ERR_NONE, &err);
     pthread_mutex_lock(&s->mutex);
+    if (err.kind != ERR_NONE && !s->give_up) keep_lasting(s, &batch);
     move_all(&batch, &s->finished);
     s->outcome = err;
     uv_async_send(&s->ended);
@@ -248,7 +298,6 @@ static void on_ended(uv_async_t *async)
   move_all(&s->finished, &done);
   outcome = s->outcome;
   pthread_mutex_unlock(&s->mutex);
-  if (list_empty(&done)) return;
   note_trouble(s, &outcome);
   while (!list_empty(&done)) {
     struct store_job *job = list_entry(done.next, struct store_job, node);
@@ -278,7 +327,7 @@ void store_submit(struct store *s, struct store_job *job)
     struct err err;
     list_init(&alone);
     list_append(&alone, &job->node);
-    transact(s, &alone, &err);
+    transact(s, &alone, false, &err);
     list_remove(&job->node);
     answer(job);
     return;
@@ -319,8 +368,12 @@ static int start_thread(struct store *s, struct err *err)
   }
   s->ended.data = s;
   uv_unref((uv_handle_t *)&s->ended);
+  pthread_condattr_t attr;
   pthread_mutex_init(&s->mutex, NULL);
-  pthread_cond_init(&s->wake, NULL);
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&s->wake, &attr);
+  pthread_condattr_destroy(&attr);
   rc = spawn(s);
   if (rc == 0) return 0;
   uv_close((uv_handle_t *)&s->ended, on_unused);
@@ -339,6 +392,7 @@ int store_open(struct store **ret, const struct store_conf *conf, struct err *er
   list_init(&s->turn);
   list_init(&s->waiting);
   list_init(&s->finished);
+  list_init(&s->again);
   s->turn_end = (struct defer){.cb = on_turn_end, .data = s};
   int rc = open_all(s, conf, err);
   if (rc < 0) {
@@ -373,6 +427,15 @@ static void check_closed(struct store *s)
   uv_close((uv_handle_t *)&s->ended, on_async_closed);
 }
 
+void store_give_up(struct store *s)
+{
+  if (!s->loop) return;
+  pthread_mutex_lock(&s->mutex);
+  s->give_up = true;
+  pthread_cond_signal(&s->wake);
+  pthread_mutex_unlock(&s->mutex);
+}
+
 void store_close(struct store *s, void (*done)(void *data), void *data)
 {
   if (!s->loop) {
@@ -380,6 +443,7 @@ void store_close(struct store *s, void (*done)(void *data), void *data)
     if (done) done(data);
     return;
   }
+  store_give_up(s);
   s->closing = true;
   s->on_closed = done;
   s->on_closed_data = data;

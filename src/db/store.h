@@ -43,12 +43,17 @@ struct store_job {
   /* From the loop, once, in the order of submission. err NULL: it is on the disk. */
   void (*on_done)(struct store_job *job, const struct err *err);
   void *data;
+  /* With a loop: while the disk gives trouble the job is not answered but tried again, in its place
+   * among the lasting ones. For what nobody waits for and must not be lost. */
+  bool lasting;
   struct list node; /* private */
   struct err err;   /* private */
 };
 
 /* Zero-initialise, set run, on_done and data; keep it in place until on_done. */
 void store_submit(struct store *store, struct store_job *job);
+/* The end is near: lasting jobs are tried once more, and then are as others. */
+void store_give_up(struct store *store);
 
 /* At the end of each transaction, on the database thread, before its commit: for what jobs gather
  * in memory. begin comes before the first job. One owner per store. */
@@ -59,7 +64,8 @@ struct store_batch {
 };
 void store_set_batch(struct store *store, const struct store_batch *batch);
 
-/* Why writing failed last, while it does: NULL after a commit. */
+/* Why writing failed last, while it does: NULL once something could be written. It is found out
+ * without anybody asking. */
 const struct err *store_trouble(const struct store *store);
 
 #endif

@@ -139,7 +139,9 @@ static void on_look(struct timer *t)
 {
   struct ledger *l = t->data;
   struct err err;
-  if (look(l, &err) < 0) log_warn("the keys cannot be read: %s", err.msg);
+  bool failed = look(l, &err) < 0;
+  if (failed && !l->blind) log_warn("the keys cannot be read: %s", err.msg);
+  l->blind = failed;
   timer_start(l->loop, &l->look, LOOK_MS);
 }
 

@@ -131,6 +131,7 @@ void idem_forget(struct store *store, int64_t account, const char *key,
 {
   struct idem *i = idem_new(account, key, data);
   i->on_ended = on_done;
+  i->job.lasting = true;
   i->job.run = run_forget;
   i->job.on_done = on_ended;
   store_submit(store, &i->job);

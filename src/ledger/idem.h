@@ -44,7 +44,8 @@ void idem_finish(struct store *store, int64_t account, const char *key, int stat
                  const void *body, size_t len, void (*on_done)(void *data, const struct err *err),
                  void *data);
 
-/* Nothing ran: the next request with this key is new. on_done may be NULL. */
+/* Nothing ran: the next request with this key is new, as soon as that can be written. on_done may
+ * be NULL. */
 void idem_forget(struct store *store, int64_t account, const char *key,
                  void (*on_done)(void *data, const struct err *err), void *data);
 

@@ -1,9 +1,9 @@
 /* The journal of sandboxes: a row for each that a key has, or has had and may still ask for.
  *
- * Rows are written as the supervisor tells, whole each time, by jobs of the database thread that
- * nobody waits for: the answer of a create waits for its entry in the books, which is submitted
- * later and so is not committed before. A row without an end, found at a start, is a sandbox of a
- * server that was killed. */
+ * Rows are written as the supervisor tells, whole each time, by lasting jobs of the database thread
+ * that nobody waits for: the answer of a create waits for its entry in the books, which is
+ * submitted later and so is not committed before. A row without an end, found at a start, is a
+ * sandbox of a server that was killed. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +47,7 @@ static void on_written(struct store_job *job, const struct err *err)
 
 static void submit(struct ledger *l, struct row *r)
 {
-  r->job = (struct store_job){.run = run_write, .on_done = on_written, .data = r};
+  r->job = (struct store_job){.run = run_write, .on_done = on_written, .data = r, .lasting = true};
   store_submit(l->store, &r->job);
 }
 

@@ -11,7 +11,7 @@
  * The answer of an op that is charged waits for the commit of its entry. If that fails the op fails
  * with ENGINE_UNAVAILABLE, is not charged, and a sandbox that its caller never hears of is ended.
  *
- * holding (disk) → running → settling (disk) → answered (→ releasing (disk), until it succeeds) */
+ * holding (disk) → running → settling (disk) → answered (→ releasing, a lasting job) */
 #include "ledger/ledger.h"
 
 #include <errno.h>
@@ -31,8 +31,6 @@
 #include "ledger/ledger_internal.h"
 #include "wire/price.h"
 #include "wire/tier.h"
-
-#define RELEASE_AGAIN_MS 1000
 
 struct charge;
 
@@ -61,8 +59,6 @@ struct charge {
   struct position after;       /* the account's, once settled */
   struct err *end;             /* the op's, while settling */
   struct store_job job;
-  struct timer again;
-  struct list node; /* ledger.releases */
 };
 
 static void settle(struct op *op, struct err *end, void *data);
@@ -170,8 +166,6 @@ static void charge_free(struct charge *c)
 {
   struct ledger *l = c->ledger;
   let_go(c);
-  list_remove(&c->node);
-  timer_stop(l->loop, &c->again);
   free(c->sandbox);
   free(c->tier);
   free(c->tags);
@@ -243,29 +237,17 @@ static int run_settle(struct store_job *job, struct db *db, struct err *err)
 
 /* ---- releasing what could not be released at once ---- */
 
-static void release(struct charge *c);
-
-static void on_again(struct timer *t)
-{
-  release(t->data);
-}
-
 static void on_released(struct store_job *job, const struct err *err)
 {
-  struct charge *c = job->data;
-  if (!err || c->ledger->closing) {
-    charge_free(c);
-    return;
-  }
-  list_append(&c->ledger->releases, &c->node);
-  timer_start(c->ledger->loop, &c->again, RELEASE_AGAIN_MS);
+  (void)err; /* the next start forgets it */
+  charge_free(job->data);
 }
 
 static void release(struct charge *c)
 {
-  list_remove(&c->node);
   c->amount = 0;
-  c->job = (struct store_job){.run = run_settle, .on_done = on_released, .data = c};
+  c->job =
+      (struct store_job){.run = run_settle, .on_done = on_released, .data = c, .lasting = true};
   store_submit(c->ledger->store, &c->job);
 }
 
@@ -390,8 +372,6 @@ static int start(struct op *op, void *ctx, struct err *err)
   if (most > account_available(a) && !tariff->forced) return refuse(l, a, op, most, err);
   struct charge *c = xcalloc(1, sizeof *c);
   *c = (struct charge){.ledger = l, .account = a, .tariff = tariff, .op = op, .held = most};
-  c->again = (struct timer){.cb = on_again, .data = c};
-  list_init(&c->node);
   a->held += most;
   l->stats.held_microusd += most;
   l->charges_open++;
@@ -456,7 +436,6 @@ int ledger_open(struct ledger **ret, const struct ledger_conf *conf, struct err 
   l->conf = *conf;
   l->next_hold = 1;
   l->closed = (struct defer){.cb = on_closed, .data = l};
-  list_init(&l->releases);
   list_init(&l->dirty);
   if (conf->defaults) {
     l->defaults.engine = copy(conf->defaults->engine);
@@ -482,7 +461,7 @@ void ledger_close(struct ledger *l, void (*done)(void *data), void *data)
   l->on_closed = done;
   l->on_closed_data = data;
   timer_stop(l->loop, &l->look);
-  LIST_FOREACH_SAFE (it, &l->releases) charge_free(list_entry(it, struct charge, node));
+  store_give_up(l->store);
   check_closed(l);
 }
 

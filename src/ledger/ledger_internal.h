@@ -45,10 +45,10 @@ struct ledger {
   size_t accounts_n;
   int64_t keys_version;
   uint64_t looked_ms; /* when the database was asked for it */
+  bool blind;         /* the last look failed, and that was said */
   struct timer look;
 
-  size_t charges_open;  /* ops between start and answer, and what is to be released */
-  struct list releases; /* charge.node: wait for their next try */
+  size_t charges_open; /* ops between start and answer, and what is to be released */
   int64_t next_hold;
   struct ledger_stats stats;
   bool closing;
