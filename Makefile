@@ -6,6 +6,7 @@
 #   make bench-page JSON=build/bench.json  draws docs/bench.md and its plot again
 #   make fuzz     the readers of foreign bytes under libFuzzer (FUZZ_SECONDS=30)
 #   make soak     many clients of one server for SOAK_SECONDS (600)
+#   make crowd    1,000 hostile scripts before 100 innocent ones: what those lose by it
 #   make deps     install Debian packages that are missing
 #   make test-vm  what depends on control groups, in a small virtual machine with cgroup v2
 #   make test-images  Python, pip, git, gcc and Node in an image of 100 MB of Debian packages
@@ -239,6 +240,13 @@ SOAK_CLIENTS ?= 2000
 .PHONY: soak
 soak: deps deps-test all
 	sh tools/soak.sh $(BUILD) $(SOAK_SECONDS) $(SOAK_CLIENTS)
+
+# What 1,000 hostile scripts cost 100 innocent ones beside them (wanted: 1.5 times their time alone, at most).
+CROWD ?= 1000:100
+.PHONY: crowd
+crowd: deps deps-test
+	@$(MAKE) --no-print-directory all spec-programs
+	CROWD=$(CROWD) REGOLITH_BUILD=$(BUILD) $(BUILD)/regolith-guard -t 1200 $(BUILD)/regolith-spec spec/e2e/crowd_spec.lua
 
 bench: all
 	sh tools/bench.sh $(BUILD)
