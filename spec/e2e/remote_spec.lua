@@ -20,7 +20,7 @@ local function run(url, key, source, options, env)
   local path = files.write(files.dir "remote" .. "/remote.lua", source)
   local argv = { "run", table.unpack(options or { "--engine", "remote" }) }
   argv[#argv + 1] = path
-  local vars = { REGOLITH_URL = url, REGOLITH_API_KEY = key }
+  local vars = { REGOLITH_URL = url, REGOLITH_API_KEY = key, XDG_STATE_HOME = files.dir "state" }
   for k, v in pairs(env or {}) do vars[k] = v end
   return proc.cli(argv, { env = proc.env(vars), timeout = 60 * proc.factor })
 end
@@ -142,7 +142,12 @@ exited	0	nil	true	[/tmp
   local function alive()
     local r = proc.run { "curl", "-sS", "-H", "Authorization: Bearer " .. key,
       url .. "/v1/sandboxes?state=started" }
-    return #(json.decode(r.stdout).sandboxes or json.decode(r.stdout).data or {})
+    return #json.decode(r.stdout).sandboxes
+  end
+
+  local function delete(id)
+    return proc.run { "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "DELETE",
+      "-H", "Authorization: Bearer " .. key, url .. "/v1/sandboxes/" .. id }.stdout
   end
 
   it("ends what a script leaves, however it ends", function()
@@ -171,10 +176,68 @@ exited	0	nil	true	[/tmp
     ]])
     assert.equal(0, r.status, r.stderr)
     assert.equal(1, alive())
-    local id = r.stdout:match "%S+"
-    local deleted = proc.run { "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X",
-      "DELETE", "-H", "Authorization: Bearer " .. key, url .. "/v1/sandboxes/" .. id }
-    assert.equal("200", deleted.stdout)
+    assert.equal("200", delete(r.stdout:match "%S+"))
+  end)
+
+  -- Runs source, with its state in home, and kills that once when(p) returns.
+  local function kill_run(home, source, when)
+    local p = proc.cli_start({ "run", "--engine", "remote",
+      files.write(files.dir "killed" .. "/killed.lua", source) },
+      { env = proc.env { REGOLITH_URL = url, REGOLITH_API_KEY = key, XDG_STATE_HOME = home } })
+    when(p)
+    p:kill "KILL"
+    p:wait()
+  end
+
+  local function journals(home)
+    local n, away = 0, home .. "/regolith/away"
+    if not lfs.attributes(away) then return 0 end
+    for name in lfs.dir(away) do n = n + (name:sub(1, 1) ~= "." and 1 or 0) end
+    return n
+  end
+
+  -- Whether the server has been sent something that it has not read.
+  local function unread()
+    local port = (":%04X "):format(tonumber(url:match ":(%d+)$"))
+    for line in io.lines "/proc/net/tcp" do
+      local queued = line:find("^ *%d+: %x+" .. port) and line:match "^ *%d+: %S+ %S+ 01 %x+:(%x+)"
+      if queued and tonumber(queued, 16) > 0 then return true end
+    end
+  end
+
+  it("ends what a killed one has left there, and not what was detached", function()
+    local home, detached = files.dir "home", nil
+    kill_run(home, [[
+      local sandbox, task = require "sandbox", require "task"
+      local a = sandbox.create { image = "host", timeout = 60 }
+      local b = sandbox.create { image = "host", timeout = 60 }
+      b:detach()
+      print("up " .. b.sandbox_id)
+      task.sleep(60)]], function(p) detached = p:expect "up (%S+)" end)
+    assert.equal(2, alive())
+    assert.equal(1, journals(home))
+    local r = run(url, key, "", nil, { XDG_STATE_HOME = home })
+    assert.equal(0, r.status, r.stderr)
+    expect.contains(r.stderr, "1 sandbox that an earlier regolith had left there was ended")
+    assert.equal(1, alive())
+    assert.equal(0, journals(home))
+    r = run(url, key, "", nil, { XDG_STATE_HOME = home })
+    assert.equal("", r.stderr)
+    assert.equal("200", delete(detached))
+  end)
+
+  it("finds what a killed one had asked for and was not told of", function()
+    local home = files.dir "home2"
+    server:kill "STOP"
+    kill_run(home, [[require("sandbox").create { image = "host", timeout = 60 }]], function()
+      expect.eventually(10 * proc.factor, "it is asked for", unread)
+    end)
+    assert.equal(1, journals(home))
+    server:kill "CONT"
+    expect.eventually(10 * proc.factor, "it is made", function() return alive() == 1 end)
+    local r = run(url, key, "", nil, { XDG_STATE_HOME = home })
+    expect.contains(r.stderr, "1 sandbox that an earlier regolith had left there was ended")
+    assert.equal(0, alive())
   end)
 
   it("sees an end that was not its own", function()

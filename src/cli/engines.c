@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/suggest.h"
+#include "db/store.h"
 #include "engine/engine.h"
 #include "engine/local/local.h"
 #include "engine/remote/remote.h"
@@ -154,6 +155,12 @@ static int choose_named(struct engine_choice *ret, const struct val *said, struc
   return rc;
 }
 
+static void add_state(struct val *options)
+{
+  cleanup_free char *dir = store_state_dir("away");
+  val_set(options, "state", val_str(dir));
+}
+
 int engines_choose(struct engine_choice *ret, const char *name, const struct val *named,
                    const char *label, struct err *err)
 {
@@ -167,10 +174,14 @@ int engines_choose(struct engine_choice *ret, const char *name, const struct val
   }
   if (said) {
     int rc = choose_named(ret, said, err);
-    if (rc < 0) err_wrap(err, "engines.%s", name);
+    if (rc < 0)
+      err_wrap(err, "engines.%s", name);
+    else
+      add_state(&ret->options);
     return rc;
   }
   if (remote_preset(name, &ret->options)) {
+    add_state(&ret->options);
     ret->type = &remote_engine_ops;
     ret->priced = true;
     return 0;

@@ -63,17 +63,22 @@ struct store {
 
 /* ---- the directory ---- */
 
-char *store_default_dir(void)
+char *store_state_dir(const char *what)
 {
   const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
   struct buf path = {0};
   if (state && *state == '/')
-    buf_printf(&path, "%s/regolith/serve", state);
+    buf_printf(&path, "%s/regolith/%s", state, what);
   else if (geteuid() == 0)
-    buf_puts(&path, "/var/lib/regolith/serve");
+    buf_printf(&path, "/var/lib/regolith/%s", what);
   else
-    buf_printf(&path, "%s/.local/state/regolith/serve", home && *home == '/' ? home : "");
+    buf_printf(&path, "%s/.local/state/regolith/%s", home && *home == '/' ? home : "", what);
   return buf_take(&path, NULL);
+}
+
+char *store_default_dir(void)
+{
+  return store_state_dir("serve");
 }
 
 static int make_dirs(const char *dir, struct err *err)

@@ -30,7 +30,10 @@ int store_open(struct store **ret, const struct store_conf *conf, struct err *er
  * be NULL. */
 void store_close(struct store *store, void (*done)(void *data), void *data);
 
-char *store_default_dir(void); /* owned by the caller */
+/* What lies in $XDG_STATE_HOME/regolith, or where it is without that, under this name; owned by the
+ * caller. */
+char *store_state_dir(const char *what);
+char *store_default_dir(void); /* … of a store; owned by the caller */
 const char *store_dir(const struct store *store);
 
 /* For reading, on the caller's thread: sees what is committed. */

@@ -218,6 +218,8 @@ struct engine_ops {
   int (*probe)(struct engine *e, struct probe_op *op, struct err *err);
   /* One at a time for each box. NULL: nothing is known there that is not known here. */
   int (*look)(struct engine *e, struct look_op *op, struct err *err);
+  /* The box is to be left when this process ends, however that ends. NULL: as all are. */
+  void (*detached)(struct engine *e, struct engine_box *box);
   /* NULL: unsupported. An image without a name is kept until image_drop, and then for as long as
    * boxes are made of it. */
   int (*diff)(struct engine *e, struct changes_op *op, struct err *err);

@@ -477,7 +477,9 @@ static void sandbox_free(struct dying *d)
 
 void sandbox_detach(struct sandbox *sb, struct owner *to)
 {
+  const struct engine_ops *ops = sb->engine->engine->ops;
   sb->detached = true;
+  if (ops->detached) ops->detached(sb->engine->engine, sb->create.ret_box);
   holding_done(&sb->holding); /* what it lives on is spent */
   list_remove(&sb->by_owner);
   sb->owner->live_n--;

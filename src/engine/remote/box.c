@@ -116,9 +116,13 @@ static void on_created(struct remote_call *c, const struct err *err, int status,
   b->creating = NULL;
   if (err) {
     why = *err;
-    if (status == 0 && c->sent)
+    if (status == 0 && c->sent) {
+      remote_orphans_add(b->e, b->idem);
       err_hint(&why, "nobody knows whether it was made; if so, it ends after %u s by itself",
                op->args->timeout_s);
+    } else {
+      remote_journal_over(b->e, b->idem);
+    }
   } else if (!good_id(id) || id_is_known(b->e, id)) {
     err_set(&why, ERR_ENGINE_UNAVAILABLE, EPROTO,
             "the server's answer to create has no sandbox_id of its own");
@@ -129,10 +133,19 @@ static void on_created(struct remote_call *c, const struct err *err, int status,
   }
   strcpy(b->id, id);
   strcpy(op->ret_id, id);
+  remote_journal_made(b->e, b->idem, id);
   op->ret_config = val_get(answer, "config");
   op->ret_box = b;
   op->on_done(op, NULL);
   op->ret_config = NULL;
+}
+
+/* A server that takes few fields has no list to find it in. */
+static void add_tag(const struct remote *e, struct val *body, const char *key)
+{
+  if (e->few_fields) return;
+  if (!val_get(body, "tags")) val_add(body, "tags", val_map());
+  val_set(val_get_mut(body, "tags"), REMOTE_TAG, val_str(key));
 }
 
 int remote_create(struct remote *e, struct create_op *op, struct err *err)
@@ -145,6 +158,8 @@ int remote_create(struct remote *e, struct create_op *op, struct err *err)
   id_random(b->idem, sizeof b->idem - 1);
   struct val body = compute_create_body(op->args);
   leave_open(e, &body, op->asked);
+  add_tag(e, &body, b->idem);
+  remote_journal_begin(e, b->idem, op->args->timeout_s);
   int rc = remote_call_start(e,
                              &(struct remote_call_conf){.op = "create",
                                                         .body = &body,
@@ -157,6 +172,7 @@ int remote_create(struct remote *e, struct create_op *op, struct err *err)
                              &b->creating, err);
   val_free(&body);
   if (rc < 0) {
+    remote_journal_over(e, b->idem);
     free(b);
     return rc;
   }
@@ -255,6 +271,7 @@ static void on_terminated(struct remote_call *c, const struct err *err, int stat
     op->on_done(op, err);
     return;
   }
+  remote_journal_over(b->e, b->idem);
   remote_box_free(b);
   op->on_done(op, NULL);
 }

@@ -293,8 +293,10 @@ void remote_calls_close(struct remote *e, void (*done)(void *data))
   struct err why = {0};
   err_set(&why, ERR_CANCELLED, ECANCELED, "the engine is closing");
   e->on_closed = done;
+  e->closing_ms = loop_now_ms(e->loop);
   LIST_FOREACH_SAFE (it, &e->calls) {
     struct remote_call *c = list_entry(it, struct remote_call, node);
+    if (c->conf.lingers) continue;
     c->conf.on_done = ignore;
     remote_call_abort(c, &why);
   }

@@ -19,7 +19,6 @@
 #include "base/cleanup.h"
 #include "engine/remote/remote_internal.h"
 
-#define OPERATIONS "/v1/marketplace/compute"
 enum { KEY_MAX = 4096 };
 
 /* ---- options ---- */
@@ -68,7 +67,7 @@ static int take_url(struct remote *e, const char *url, bool plain_http, struct e
   const char *path = strchr(host, '/');
   buf_puts(&b, url);
   while (b.len > 0 && b.data[b.len - 1] == '/') b.data[--b.len] = '\0';
-  if (!path || strspn(path, "/") == strlen(path)) buf_puts(&b, OPERATIONS);
+  if (!path || strspn(path, "/") == strlen(path)) buf_puts(&b, REMOTE_OPERATIONS);
   e->base_url = buf_take(&b, NULL);
   e->plain_http = plain;
   return 0;
@@ -95,10 +94,12 @@ static int no_url(const struct remote *e, struct err *err)
 static int take_options(struct remote *e, const struct val *options, struct err *err)
 {
   const char *url = val_get_str(options, "url", NULL), *ca = val_get_str(options, "ca_file", NULL);
+  const char *state = val_get_str(options, "state", NULL);
   if (!url || !*url) return no_url(e, err);
   int rc = take_url(e, url, val_get_bool(options, "plain_http", false), err);
   if (rc == 0) rc = take_key(e, val_get_str(options, "key", ""), err);
   if (rc == 0 && ca) e->ca_file = xstrdup(ca);
+  if (rc == 0 && state) e->state = xstrdup(state);
   e->few_fields = val_get_bool(options, "few_fields", false);
   return rc;
 }
@@ -115,7 +116,7 @@ bool remote_preset(const char *name, struct val *ret)
   if (!service && strcmp(name, "remote") != 0) return false;
   *ret = val_map();
   if (service) val_add(ret, "few_fields", val_bool(true));
-  if (service) val_add(ret, "url", val_str("https://api.jarvisclaw.ai" OPERATIONS));
+  if (service) val_add(ret, "url", val_str("https://api.jarvisclaw.ai" REMOTE_OPERATIONS));
   set_env(ret, "url", service ? "JARVISCLAW_BASE_URL" : "REGOLITH_URL");
   set_env(ret, "key", service ? "JARVISCLAW_API_KEY" : "REGOLITH_API_KEY");
   return true;
@@ -157,6 +158,9 @@ static void remote_free(struct remote *e)
   free(e->key);
   free(e->base_url);
   free(e->ca_file);
+  remote_orphans_free(e);
+  remote_journal_close(e);
+  free(e->state);
   free(e);
 }
 
@@ -168,11 +172,15 @@ static int open_remote(struct engine **ret, const struct engine_conf *conf, stru
   e->loop = conf->loop;
   list_init(&e->calls);
   list_init(&e->boxes);
+  list_init(&e->left_folders);
+  list_init(&e->orphans);
+  e->journal = -1;
   int rc = take_options(e, conf->options, err);
   if (rc < 0) {
     remote_free(e);
     return rc;
   }
+  remote_orphans_start(e);
   *ret = &e->base;
   return 0;
 }
@@ -199,6 +207,11 @@ static int look(struct engine *e, struct look_op *op, struct err *err)
 {
   (void)e;
   return remote_look(op->box, op, err);
+}
+
+static void detached(struct engine *e, struct engine_box *b)
+{
+  remote_journal_over((struct remote *)e, b->idem);
 }
 
 static void flow(struct engine *e, struct exec_op *op, bool paused)
@@ -240,5 +253,6 @@ const struct engine_ops remote_engine_ops = {
     .kill = kill_remote,
     .exec_flow = flow,
     .look = look,
+    .detached = detached,
     .close = close_remote,
 };

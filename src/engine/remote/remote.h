@@ -12,6 +12,8 @@ struct val;
  *   key         what it knows us by, a secret
  *   ca_file     who to trust instead of the system's authorities
  *   few_fields  true: what nobody asked for is not sent, not even the network
+ *   state       a folder of this user's, made when needed: what is there is noted in it, so that a
+ *               later start can end what a kill of this process left
  *   plain_http  true: http:// also to other machines than this one, with the key in the clear */
 extern const struct engine_ops remote_engine_ops;
 

@@ -3,9 +3,9 @@
 
 /* What the files of this folder share.
  *
- *   remote.c  the vtable, options, the end     call.c  one request, until it is answered for good
- *   box.c     create, list and end             run.c   one command
- *   events.c  server-sent events */
+ *   remote.c   the vtable, options, the end    call.c     one request, until it is answered for
+ * good box.c      create, list and end            run.c      one command journal.c  what is there,
+ * noted here       orphans.c  what earlier processes left there events.c   server-sent events */
 
 #include "base/buf.h"
 #include "base/list.h"
@@ -16,21 +16,36 @@
 #include "net/httpc.h"
 #include "net/part.h"
 
-#define REMOTE_ID_SIZE ENGINE_ID_SIZE
+#define REMOTE_ID_SIZE  ENGINE_ID_SIZE
+#define REMOTE_KEY_SIZE 32 /* of an Idempotency-Key */
+
+/* Where the operations are, unless the address has a path of its own. */
+#define REMOTE_OPERATIONS "/v1/marketplace/compute"
+
+/* A tag of each sandbox, its value the Idempotency-Key of its create. */
+#define REMOTE_TAG "regolith.create"
 
 struct remote {
   struct engine base;
   struct loop *loop;
-  struct httpc *http;         /* owned; NULL until the first request */
-  char *base_url;             /* owned: of the four operations, without a slash at the end */
-  char *key;                  /* owned secret */
-  char *ca_file;              /* owned, or NULL */
-  bool plain_http;            /* url is http:// */
-  bool few_fields;            /* it is known to take few: what nobody asked for is not sent */
-  bool replays;               /* it was seen to honour Idempotency-Key */
-  struct list calls;          /* struct remote_call.node */
-  struct list boxes;          /* struct engine_box.node */
-  void (*on_closed)(void *e); /* not NULL: it is closing */
+  struct httpc *http;       /* owned; NULL until the first request */
+  char *base_url;           /* owned: of the four operations, without a slash at the end */
+  char *key;                /* owned secret */
+  char *ca_file;            /* owned, or NULL */
+  bool plain_http;          /* url is http:// */
+  bool few_fields;          /* it is known to take few: what nobody asked for is not sent */
+  bool replays;             /* it was seen to honour Idempotency-Key */
+  struct list calls;        /* struct remote_call.node */
+  struct list boxes;        /* struct engine_box.node */
+  char *state;              /* owned: the folder of journals; NULL = none is kept */
+  char *journal_path;       /* owned: this process's folder in it … */
+  int journal;              /* … and its descriptor, locked; -1 = not made yet */
+  bool journal_failed;      /* and was said */
+  struct list left_folders; /* struct left_folder.node: of processes that are gone */
+  struct list orphans;      /* struct orphan.node: not asked about yet */
+  unsigned orphans_asked, orphans_ended, orphans_kept;
+  void (*on_closed)(void *e); /* not NULL: it is closing … */
+  uint64_t closing_ms;        /* … since then */
   struct defer closed;
   void (*done)(void *data); /* of close */
   void *done_data;
@@ -52,6 +67,7 @@ struct remote_call_conf {
   uint64_t total_ms; /* for all tries; 0 = none: as long as the connection lives */
   uint64_t stall_ms; /* without one byte; 0 = total_ms */
   bool events;       /* an event stream is asked for; on_event gets it */
+  bool lingers;      /* the end of the engine waits for it; total_ms must be short */
   void (*on_event)(struct remote_call *c, const char *name, const struct val *data);
   /* err NULL: answered with 2xx; answer is what its body said, nil for events. Else answer is the
    * error's body, where there was one, and status its status, 0 where none came. valid during the
@@ -90,7 +106,8 @@ int remote_call_start(struct remote *e, const struct remote_call_conf *conf,
 void remote_call_abort(struct remote_call *c, const struct err *why);
 /* Ends it where the server has not begun with it; else its answer is waited for. */
 void remote_call_last(struct remote_call *c, const struct err *why);
-/* Ends all calls, none of which answers any more, and the client, then calls done(e). */
+/* Ends all calls, none of which answers any more, waits for those that linger, and ends the client,
+ * then calls done(e). */
 void remote_calls_close(struct remote *e, void (*done)(void *e));
 void remote_call_pause(struct remote_call *c, bool paused); /* of events */
 
@@ -98,7 +115,7 @@ struct engine_box {
   struct list node; /* remote.boxes */
   struct remote *e;
   char id[REMOTE_ID_SIZE];
-  char idem[32];                /* the create's Idempotency-Key */
+  char idem[REMOTE_KEY_SIZE];   /* the create's Idempotency-Key */
   struct create_op *create;     /* until it is answered, then for on_end */
   struct remote_call *creating; /* in flight, or NULL */
   struct kill_op *kill;         /* its terminate is in flight */
@@ -121,6 +138,18 @@ void remote_look_drop(struct engine_box *b);
 /* Whether an answer about a box with this status says that it is gone: 404, 408 or 410. If it does,
  * the supervisor is told so, once. */
 bool remote_box_gone(struct engine_box *b, int status);
+
+/* journal.c: key is the Idempotency-Key of a create. */
+void remote_journal_begin(struct remote *e, const char *key, unsigned timeout_s);
+void remote_journal_made(struct remote *e, const char *key, const char *id);
+void remote_journal_over(struct remote *e, const char *key);
+void remote_journal_close(struct remote *e);
+
+/* orphans.c */
+void remote_orphans_start(struct remote *e);
+/* The answer to this create of ours was lost. */
+void remote_orphans_add(struct remote *e, const char *key);
+void remote_orphans_free(struct remote *e);
 
 /* run.c */
 int remote_exec(struct engine_box *b, struct exec_op *op, struct err *err);
