@@ -12,6 +12,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "image/config.h"
+#include "image/folders.h"
+#include "image/list.h"
 #include "image/store.h"
 
 static char top[64];
@@ -295,6 +297,33 @@ static void the_first_of_two_stays(void)
   end();
 }
 
+/* As many folders as a layer of a megabyte can name. The square of that takes minutes. */
+static void folders_by_the_hundred_thousand_are_settled(void)
+{
+  begin();
+  struct image_stage stage;
+  CHECK_INT(image_stage_new(store, &stage, &err), 0);
+  struct list_writer *w = list_writer_new(stage.list_fd);
+  char path[16];
+  for (int i = 0; i < 300000; i++) {
+    snprintf(path, sizeof path, "%c%d", "id"[i % 2], i);
+    list_write(w, &(struct list_line){.type = "id"[i % 2], .path = path}, &err);
+  }
+  CHECK_INT(list_flush(w, &err), 0);
+  list_writer_free(w);
+  CHECK_INT(image_stage_commit(store, &stage, digest('b'), 1, 1, &err), 0);
+  add_layer('a');
+  struct image_record r = {.layers_n = 2};
+  r.layers = xcalloc(r.layers_n, sizeof *r.layers);
+  strcpy(r.layers[0], digest('a'));
+  strcpy(r.layers[1], digest('b'));
+  alarm(60);
+  CHECK_INT(image_folders_settle(store, &r, &err), 0);
+  alarm(0);
+  image_record_free(&r);
+  end();
+}
+
 static void a_prefix_is_not_a_layer(void)
 {
   begin();
@@ -420,6 +449,7 @@ const struct test_case test_cases[] = {
     {"limits_take_the_least_recently_used", limits_take_the_least_recently_used},
     {"layers_of_another_boot_do_not_count", layers_of_another_boot_do_not_count},
     {"the_first_of_two_stays", the_first_of_two_stays},
+    {"folders_by_the_hundred_thousand_are_settled", folders_by_the_hundred_thousand_are_settled},
     {"a_prefix_is_not_a_layer", a_prefix_is_not_a_layer},
     {"a_layer_that_settles_is_there_all_the_time", a_layer_that_settles_is_there_all_the_time},
     {"processes_share_a_store", processes_share_a_store},

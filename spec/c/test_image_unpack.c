@@ -239,6 +239,33 @@ static void links_lead_nowhere(void)
   end();
 }
 
+/* A link may lead to what is deeper than any name, and on and on. */
+static void links_lead_nowhere_deep(void)
+{
+  char *deep = xmalloc(4096), path[600];
+  for (size_t i = 0; i < 4000; i += 2) memcpy(deep + i, "a/", 2);
+  begin(); /* to 1,600 folders that are not there */
+  struct buf tar = {0};
+  tar_pax(&tar, "linkpath", deep, 3200);
+  add(&tar, '2', "s", "x");
+  add(&tar, '0', "s/f", "1");
+  CHECK(unpack(&tar) < 0);
+  CHECK(strstr(err.msg, "is too long"));
+  end();
+  begin(); /* to folders that are there, and folders in them: end() has to get rid of it */
+  tar_pax(&tar, "path", deep, 400);
+  add(&tar, '5', "x", NULL);
+  tar_pax(&tar, "linkpath", deep, 400);
+  add(&tar, '2', "s", "x");
+  snprintf(path, sizeof path, "s/%.400sf", deep);
+  tar_pax(&tar, "path", path, strlen(path));
+  add(&tar, '0', "x", "1");
+  CHECK(unpack(&tar) < 0);
+  CHECK(strstr(err.msg, "is too long"));
+  end();
+  free(deep);
+}
+
 static void hard_links_stay_inside(void)
 {
   static const char *const targets[] = {"../victim", "missing", "/../victim", "esc/victim", "d"};
@@ -592,6 +619,60 @@ static void digests_and_lists_are_right(void)
   end();
 }
 
+static int check_real(void *data, const struct list_line *line, struct err *e)
+{
+  (void)e;
+  if (line->type == 'h') CHECK_STR(line->link, "usr/lib/f");
+  if (line->type != 'l' && *line->path) CHECK(strncmp(line->path, "usr", 3) == 0);
+  ++*(int *)data;
+  return 0;
+}
+
+/* The list says where things are, not by which links they came there: verify looks for them. */
+static void lists_know_no_links(void)
+{
+  struct buf tar = {0};
+  int seen = 0;
+  begin();
+  add(&tar, '2', "lib", "usr/lib");
+  add(&tar, '0', "lib/f", "1");
+  add(&tar, '0', "lib/implied/g", "1");
+  add(&tar, '1', "lib/h", "lib/f");
+  CHECK_INT(unpack(&tar), 0);
+  CHECK_INT(list_read(list_fd, check_real, &seen, &err), 0);
+  CHECK_INT(seen, 8);
+  end();
+}
+
+static int check_time(void *data, const struct list_line *line, struct err *e)
+{
+  (void)e;
+  struct stat st;
+  if (line->type != 'f') return 0;
+  CHECK_INT(fstatat(tree_fd, line->path, &st, 0), 0);
+  CHECK_INT(st.st_mtim.tv_sec, line->mtime.tv_sec);
+  CHECK(line->mtime.tv_sec >= INT32_MIN && line->mtime.tv_sec <= 0x37FFFFFFF);
+  ++*(int *)data;
+  return 0;
+}
+
+static void times_are_what_can_be(void)
+{
+  static const char *const times[] = {"99999999999999", "-99999999999999", "-5.5", "1.99999999999"};
+  struct buf tar = {0};
+  int seen = 0;
+  begin();
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+    char name[2] = {(char)('a' + i), '\0'};
+    tar_pax(&tar, "mtime", times[i], strlen(times[i]));
+    add(&tar, '0', name, "1");
+  }
+  CHECK_INT(unpack(&tar), 0);
+  CHECK_INT(list_read(list_fd, check_time, &seen, &err), 0);
+  CHECK_INT(seen, 4);
+  end();
+}
+
 /* Every single-byte change of a valid archive is unpacked or refused, and nothing gets out. */
 static void mutations_do_no_harm(void)
 {
@@ -623,6 +704,7 @@ const struct test_case test_cases[] = {
     {"plain_entries", plain_entries},
     {"paths_stay_inside", paths_stay_inside},
     {"links_lead_nowhere", links_lead_nowhere},
+    {"links_lead_nowhere_deep", links_lead_nowhere_deep},
     {"hard_links_stay_inside", hard_links_stay_inside},
     {"devices_are_left_out", devices_are_left_out},
     {"whiteouts_hide_lower_layers", whiteouts_hide_lower_layers},
@@ -634,5 +716,7 @@ const struct test_case test_cases[] = {
     {"broken_archives_are_refused", broken_archives_are_refused},
     {"holes_are_zeros", holes_are_zeros},
     {"digests_and_lists_are_right", digests_and_lists_are_right},
+    {"lists_know_no_links", lists_know_no_links},
+    {"times_are_what_can_be", times_are_what_can_be},
     {"mutations_do_no_harm", mutations_do_no_harm},
     {0}};

@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +32,7 @@ struct settling {
   const struct image_record *record;
   size_t layer;                 /* index of the layer at hand */
   struct image_strings implied; /* its paths */
+  struct image_strings said;    /* paths of folders that entries describe */
 };
 
 static int note(void *data, const struct list_line *line, struct err *err)
@@ -38,10 +40,19 @@ static int note(void *data, const struct list_line *line, struct err *err)
   (void)err;
   struct settling *s = data;
   if (line->type == 'i') image_strings_add(&s->implied, line->path);
-  if (line->type == 'd')
-    for (size_t i = 0; i < s->implied.n; i++)
-      if (strcmp(s->implied.v[i], line->path) == 0) s->implied.v[i][0] = '\1'; /* never a path */
+  if (line->type == 'd') image_strings_add(&s->said, line->path);
   return 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A stranger says how many there are: nothing here may take the square of that. */
+static bool is_said(const struct image_strings *said, const char *path)
+{
+  return said->n && bsearch(&path, said->v, said->n, sizeof *said->v, compare);
 }
 
 /* Opens a folder of a layer without following any link. */
@@ -124,9 +135,11 @@ int image_folders_settle(struct image_store *store, const struct image_record *r
     cleanup_close int layer_fd = image_store_open_layer(store, r->layers[i], err);
     if (list_fd < 0 || layer_fd < 0) return -ENOENT;
     rc = list_read(list_fd, note, &s, err);
+    if (s.said.n) qsort(s.said.v, s.said.n, sizeof *s.said.v, compare);
     for (size_t k = 0; rc == 0 && k < s.implied.n; k++)
-      if (s.implied.v[k][0] != '\1') rc = settle_folder(&s, layer_fd, s.implied.v[k], err);
+      if (!is_said(&s.said, s.implied.v[k])) rc = settle_folder(&s, layer_fd, s.implied.v[k], err);
     image_strings_free(&s.implied);
+    image_strings_free(&s.said);
   }
   return rc;
 }

@@ -117,13 +117,17 @@ static int add_layer(struct import *im, int fd, const char *blob, const char *di
 
 /* --- files of a layout or an archive --- */
 
-/* Opens a file below dir_fd; links lead nowhere but below it. */
+/* Opens a file below dir_fd; links lead nowhere but below it. A fifo would keep us waiting. */
 static int open_inside(int dir_fd, const char *path, struct err *err)
 {
-  struct open_how how = {.flags = O_RDONLY | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
-  int fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
-  if (fd >= 0) return fd;
-  return err_set(err, ERR_NOT_FOUND, errno, "the image lacks %.200s: %s", path, strerror(errno));
+  struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT};
+  struct stat st;
+  cleanup_close int fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+  if (fd < 0 || fstat(fd, &st) < 0)
+    return err_set(err, ERR_NOT_FOUND, errno, "the image lacks %.200s: %s", path, strerror(errno));
+  if (!S_ISREG(st.st_mode))
+    return err_set(err, ERR_INVALID_ARGUMENT, EBADMSG, "%.200s is no regular file", path);
+  return take_fd(&fd);
 }
 
 static int read_inside(int dir_fd, const char *path, struct buf *out, struct err *err)

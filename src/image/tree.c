@@ -3,8 +3,9 @@
  * Owns a descriptor of the folder written to last. Every path is resolved by the kernel with
  * openat2(RESOLVE_IN_ROOT): absolute links and ".." inside the layer lead nowhere but to its own
  * root. The last part of a path is never followed: files are made with O_EXCL after what was there
- * is removed. Device nodes are never made, except the whiteout (a character device 0:0), which
- * means to an overlay "nothing here".
+ * is removed. Where a folder really is, and so how deep, is asked of the kernel once it is open.
+ * Device nodes are never made, except the whiteout (a character device 0:0), which means to an
+ * overlay "nothing here".
  *
  * Entries of one layer replace each other in order; a whiteout concerns lower layers only, so next
  * to an entry of the same layer it makes a folder opaque and is void for anything else. Folders
@@ -37,14 +38,19 @@
 
 struct tree {
   struct tree_conf conf;
-  char parent[PATH_MAX]; /* path of parent_fd */
+  size_t root_len;       /* of the path that the kernel has for the root */
+  char parent[PATH_MAX]; /* path of parent_fd, free of links */
   int parent_fd;         /* -1 = none yet */
 };
 
 struct tree *tree_new(const struct tree_conf *conf)
 {
   struct tree *t = xcalloc(1, sizeof *t);
+  char link[32], root[PATH_MAX];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", conf->root_fd);
+  ssize_t n = readlink(link, root, sizeof root);
   t->conf = *conf;
+  t->root_len = n < 0 ? 0 : (size_t)n;
   t->parent_fd = -1;
   return t;
 }
@@ -131,10 +137,20 @@ static int make_folder(const struct tree *t, int dir_fd, const char *name, bool 
   return opaque ? set_opaque(t, fd) : 0;
 }
 
-static int open_folder(struct tree *t, const char *path, int links, int *ret_fd, struct err *err);
+/* Where the kernel has a folder: below the root, by no link. */
+static int real_path(const struct tree *t, int fd, char out[PATH_MAX], struct err *err)
+{
+  char link[32], full[PATH_MAX];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(link, full, sizeof full - 1);
+  if (n < 0 && errno == ENAMETOOLONG) return refused(err, t->parent, "is too long");
+  if (n < 0) return failed(err, t->parent, "find");
+  full[n] = '\0';
+  return tree_path(full + t->root_len, out, err);
+}
 
-/* The path of the folder a link leads to, read lexically: it did not exist, so that no link inside
- * it can mean anything else. */
+/* What the target of a link at path means, read lexically: it does not exist, so that no link
+ * inside it can mean anything else. */
 static int link_target(const char *path, const char *target, char *out, struct err *err)
 {
   char full[2 * PATH_MAX];
@@ -158,52 +174,102 @@ static int link_target(const char *path, const char *target, char *out, struct e
   return 0;
 }
 
-/* The folder `path` does not exist, or is no folder: makes it, or follows a link to where it will
- * be. dir_fd/name is its last part. */
-static int make_missing(struct tree *t, const char *path, int dir_fd, const char *name, int links,
-                        int *ret_fd, struct err *err)
+/* What is in the place of the missing folder dir_fd/name, out of the way. A link: 1, its target in
+ * link. A whiteout: the folder has to be opaque. */
+static int clear_missing(const char *path, int dir_fd, const char *name, char link[PATH_MAX],
+                         bool *ret_opaque, struct err *err)
 {
   struct stat st;
-  bool whiteout = false;
-  if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-    if (S_ISLNK(st.st_mode)) {
-      char target[PATH_MAX], to[PATH_MAX];
-      ssize_t n = readlinkat(dir_fd, name, target, sizeof target - 1);
-      if (n < 0) return failed(err, path, "read");
-      target[n] = '\0';
-      if (links >= LINKS_MAX) return refused(err, path, "is a link in a loop");
-      int rc = link_target(path, target, to, err);
-      return rc < 0 ? rc : open_folder(t, to, links + 1, ret_fd, err);
-    }
-    whiteout = is_whiteout(&st);
-    if (!whiteout) return refused(err, path, "is used as a folder and is none");
-    if (unlinkat(dir_fd, name, 0) < 0) return failed(err, path, "replace");
+  *ret_opaque = false;
+  if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) return 0;
+  if (S_ISLNK(st.st_mode)) {
+    ssize_t n = readlinkat(dir_fd, name, link, PATH_MAX - 1);
+    if (n < 0) return failed(err, path, "read");
+    link[n] = '\0';
+    return 1;
   }
-  if (make_folder(t, dir_fd, name, whiteout) < 0) return failed(err, path, "make the folder");
-  int rc = t->conf.on_implied && !whiteout ? t->conf.on_implied(t->conf.data, path, err) : 0;
+  *ret_opaque = is_whiteout(&st);
+  if (!*ret_opaque) return refused(err, path, "is used as a folder and is none");
+  return unlinkat(dir_fd, name, 0) < 0 ? failed(err, path, "replace") : 0;
+}
+
+/* Makes the folder path, called name in the folder *fd, and moves *fd to it. A link: as above. */
+static int make_missing(struct tree *t, const char *path, const char *name, int *fd,
+                        char link[PATH_MAX], struct err *err)
+{
+  bool opaque;
+  int rc = clear_missing(path, *fd, name, link, &opaque, err);
+  if (rc != 0) return rc;
+  if (make_folder(t, *fd, name, opaque) < 0) return failed(err, path, "make the folder");
+  if (t->conf.on_implied && !opaque) rc = t->conf.on_implied(t->conf.data, path, err);
   if (rc < 0) return rc;
-  *ret_fd = open_folder_at(dir_fd, name);
-  return *ret_fd < 0 ? failed(err, path, "open") : 0;
+  int next = open_folder_at(*fd, name);
+  if (next < 0) return failed(err, path, "open");
+  close(*fd);
+  *fd = next;
+  return 0;
+}
+
+/* Opens the longest beginning of path that is a folder by now. */
+static int open_beginning(const struct tree *t, const char *path, size_t *ret_len)
+{
+  char part[PATH_MAX];
+  snprintf(part, sizeof part, "%s", path);
+  for (;;) {
+    int fd = open_in_root(t, part, O_RDONLY | O_DIRECTORY);
+    *ret_len = strlen(part);
+    if (fd >= 0 || *part == '\0' || (errno != ENOENT && errno != ENOTDIR)) return fd;
+    char *slash = strrchr(part, '/');
+    *(slash ? slash : part) = '\0';
+  }
+}
+
+/* One path out of two; with the bounds of tree_path. */
+static int join(const char *stem, const char *rest, char out[PATH_MAX], struct err *err)
+{
+  char whole[2 * PATH_MAX];
+  snprintf(whole, sizeof whole, "%s/%s", stem, rest);
+  return tree_path(whole, out, err);
+}
+
+/* Makes what of the path is missing in the folder *fd, which is what its first `have` characters
+ * mean, and moves *fd to the last. Where a link leads to nothing yet: 1, and path is then where the
+ * folder has to be. How deep that is the kernel has to say: behind a link it is deeper than its
+ * name. */
+static int make_rest(struct tree *t, char path[PATH_MAX], size_t have, int *fd, struct err *err)
+{
+  char real[PATH_MAX], to[PATH_MAX], link[PATH_MAX];
+  int rc = real_path(t, *fd, real, err);
+  if (rc == 0) rc = join(real, path + have, to, err);
+  if (rc < 0) return rc;
+  for (char *name = to + strlen(real) + (*real != '\0'), *end; *name; name = end) {
+    end = name + strcspn(name, "/");
+    char after = *end;
+    *end = '\0';
+    rc = make_missing(t, to, name, fd, link, err);
+    if (rc == 1) rc = link_target(to, link, real, err) < 0 ? -EBADMSG : 1;
+    *end = after;
+    if (rc == 1) rc = join(real, end, path, err) < 0 ? -EBADMSG : 1;
+    if (rc != 0) return rc;
+    end += after == '/';
+  }
+  return 0;
 }
 
 /* Opens a folder of the layer by its path, making what is missing. */
-static int open_folder(struct tree *t, const char *path, int links, int *ret_fd, struct err *err)
+static int open_folder(struct tree *t, const char *path, int *ret_fd, struct err *err)
 {
-  *ret_fd = open_in_root(t, path, O_RDONLY | O_DIRECTORY);
-  if (*ret_fd >= 0) return 0;
-  if (*path == '\0' || (errno != ENOENT && errno != ENOTDIR)) return failed(err, path, "open");
-  char up[PATH_MAX];
-  snprintf(up, sizeof up, "%s", path);
-  char *slash = strrchr(up, '/');
-  const char *name = slash ? path + (slash - up) + 1 : path;
-  if (slash)
-    *slash = '\0';
-  else
-    up[0] = '\0';
-  cleanup_close int dir_fd = -1;
-  int rc = open_folder(t, up, links, &dir_fd, err);
-  if (rc < 0) return rc;
-  return make_missing(t, path, dir_fd, name, links, ret_fd, err);
+  char to[PATH_MAX];
+  snprintf(to, sizeof to, "%s", path);
+  for (int links = 0; links <= LINKS_MAX; links++) {
+    size_t have;
+    cleanup_close int fd = open_beginning(t, to, &have);
+    if (fd < 0) return failed(err, path, "open");
+    int rc = to[have] ? make_rest(t, to, have, &fd, err) : 0;
+    if (rc == 0) *ret_fd = take_fd(&fd);
+    if (rc <= 0) return rc;
+  }
+  return refused(err, path, "is a link in a loop");
 }
 
 /* The folder that holds path, and the last part of path. */
@@ -216,11 +282,22 @@ static int open_parent(struct tree *t, const char *path, int *ret_fd, const char
   if (t->parent_fd < 0 || strlen(t->parent) != len || memcmp(t->parent, path, len) != 0) {
     forget_parent(t);
     snprintf(t->parent, sizeof t->parent, "%.*s", (int)len, path);
-    int rc = open_folder(t, t->parent, 0, &t->parent_fd, err);
-    if (rc < 0) return rc;
+    int rc = open_folder(t, t->parent, &t->parent_fd, err);
+    if (rc == 0) rc = real_path(t, t->parent_fd, t->parent, err);
+    if (rc < 0) {
+      forget_parent(t);
+      return rc;
+    }
   }
   *ret_fd = t->parent_fd;
   return 0;
+}
+
+int tree_resolve(struct tree *t, const char *path, char out[PATH_MAX], struct err *err)
+{
+  const char *name;
+  int fd, rc = open_parent(t, path, &fd, &name, err);
+  return rc < 0 ? rc : join(t->parent, name, out, err);
 }
 
 /* Makes room for a new entry. ret_hides: a folder made here must hide what lower layers have. */
@@ -307,15 +384,15 @@ int tree_symlink(struct tree *t, const struct tree_entry *e, struct err *err)
   return set_attributes_at(t, e, dir_fd, name, err);
 }
 
-int tree_hardlink(struct tree *t, const struct tree_entry *e, struct err *err)
+int tree_hardlink(struct tree *t, const struct tree_entry *e, char ret_target[PATH_MAX],
+                  struct err *err)
 {
-  char target[PATH_MAX];
+  char target[PATH_MAX], real[PATH_MAX];
   int dir_fd;
   const char *name;
   if (!e->link) return refused(err, e->path, "is a link to nothing");
   int rc = tree_path(e->link, target, err);
   if (rc < 0) return rc;
-  if (strcmp(target, e->path) == 0) return 0; /* to itself: nothing to do */
   const char *slash = strrchr(target, '/');
   char folder[PATH_MAX];
   snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - target) : 0, target);
@@ -326,11 +403,14 @@ int tree_hardlink(struct tree *t, const struct tree_entry *e, struct err *err)
       is_whiteout(&st))
     return refused(err, e->path, "is a hard link to what the layer does not have");
   if (S_ISDIR(st.st_mode)) return refused(err, e->path, "is a hard link to a folder");
+  rc = real_path(t, target_fd, real, err);
+  if (rc == 0) rc = join(real, target_name, ret_target, err);
+  if (rc < 0 || strcmp(ret_target, e->path) == 0) return rc; /* to itself: nothing to do */
   rc = prepare(t, e, &dir_fd, &name, err);
   if (rc < 0) return rc;
-  if (linkat(target_fd, target_name, dir_fd, name, 0) < 0)
-    return failed(err, e->path, "make the hard link");
-  return 0;
+  return linkat(target_fd, target_name, dir_fd, name, 0) < 0
+             ? failed(err, e->path, "make the hard link")
+             : 0;
 }
 
 int tree_fifo(struct tree *t, const struct tree_entry *e, struct err *err)
@@ -375,7 +455,7 @@ int tree_whiteout(struct tree *t, const char *path, struct err *err)
 int tree_opaque(struct tree *t, const char *path, struct err *err)
 {
   cleanup_close int fd = -1;
-  int rc = open_folder(t, path, 0, &fd, err);
+  int rc = open_folder(t, path, &fd, err);
   if (rc < 0) return rc;
   return set_opaque(t, fd) < 0 ? failed(err, path, "mark") : 0;
 }

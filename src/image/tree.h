@@ -1,6 +1,7 @@
 #ifndef REGOLITH_IMAGE_TREE_H
 #define REGOLITH_IMAGE_TREE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -12,7 +13,7 @@ struct tree; /* one layer being written, file by file, from untrusted descriptio
 
 /* What an archive says about one entry; strings are borrowed. */
 struct tree_entry {
-  const char *path; /* as in the archive */
+  const char *path; /* of tree_resolve */
   const char *link; /* target of a symbolic or hard link */
   mode_t mode;      /* type and permissions */
   uid_t uid;
@@ -36,10 +37,15 @@ void tree_free(struct tree *t);
  * Refuses "..", too deep or too long ones. out has PATH_MAX bytes. */
 int tree_path(const char *path, char *out, struct err *err);
 
+/* The same entry by a path without links, whose folders exist now. Everything below takes such. */
+int tree_resolve(struct tree *t, const char *path, char out[PATH_MAX], struct err *err);
+
 /* Each replaces what the layer already has at the path. */
 int tree_folder(struct tree *t, const struct tree_entry *e, struct err *err);
 int tree_symlink(struct tree *t, const struct tree_entry *e, struct err *err);
-int tree_hardlink(struct tree *t, const struct tree_entry *e, struct err *err);
+/* e->link is as in the archive; ret_target: what it means. To itself: nothing is done. */
+int tree_hardlink(struct tree *t, const struct tree_entry *e, char ret_target[PATH_MAX],
+                  struct err *err);
 int tree_fifo(struct tree *t, const struct tree_entry *e, struct err *err);
 /* A regular file, open for writing; tree_file_end sets what the entry says, last. */
 int tree_file(struct tree *t, const struct tree_entry *e, int *ret_fd, struct err *err);

@@ -277,17 +277,27 @@ static int check_ids(struct archive_entry *ae, const char *path, struct err *err
                  "the layer is refused: \"%.200s\" has an impossible owner", path);
 }
 
+/* What file systems can hold (ext4: to 2446), so that what is there later is what the list says. */
+static struct timespec time_of(struct archive_entry *ae)
+{
+  static const int64_t oldest = INT32_MIN, latest = 0x37FFFFFFF;
+  int64_t s = archive_entry_mtime(ae);
+  if (s < oldest || s > latest) return (struct timespec){.tv_sec = s < oldest ? oldest : latest};
+  return (struct timespec){s, archive_entry_mtime_nsec(ae)};
+}
+
 static int add_entry(struct unpack *u, struct archive_entry *ae, struct err *err)
 {
-  char path[PATH_MAX];
+  char path[PATH_MAX], target[PATH_MAX];
   const char *raw = archive_entry_pathname(ae);
   if (!raw) raw = archive_entry_pathname_utf8(ae);
   if (!raw)
     return err_set(err, ERR_INVALID_ARGUMENT, EBADMSG,
                    "the layer is refused: an entry lacks a name");
   if (++u->result->entries > u->conf->limits.max_entries) return over_limit(err, "entries");
-  int rc = tree_path(raw, path, err);
-  if (rc == 0) rc = check_ids(ae, path, err);
+  int rc = tree_path(raw, target, err);
+  if (rc == 0) rc = check_ids(ae, target, err);
+  if (rc == 0) rc = tree_resolve(u->tree, target, path, err);
   if (rc < 0) return rc;
   const char *hard = archive_entry_hardlink(ae);
   struct tree_entry e = {.path = path,
@@ -295,7 +305,7 @@ static int add_entry(struct unpack *u, struct archive_entry *ae, struct err *err
                          .mode = archive_entry_mode(ae),
                          .uid = (uid_t)archive_entry_uid(ae),
                          .gid = (gid_t)archive_entry_gid(ae),
-                         .mtime = {archive_entry_mtime(ae), archive_entry_mtime_nsec(ae)}};
+                         .mtime = time_of(ae)};
   struct list_line line = {.type = type_letter(e.mode),
                            .mode = e.mode & 07777,
                            .uid = u->conf->chown ? e.uid : geteuid(),
@@ -306,7 +316,8 @@ static int add_entry(struct unpack *u, struct archive_entry *ae, struct err *err
   bool done = false;
   if (hard) {
     line.type = 'h';
-    rc = tree_hardlink(u->tree, &e, err);
+    line.link = target;
+    rc = tree_hardlink(u->tree, &e, target, err);
   } else {
     rc = add_whiteout(u, path, &done, err);
     if (rc == 0 && !done) rc = add_by_type(u, ae, &e, &line, err);
