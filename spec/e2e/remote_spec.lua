@@ -258,6 +258,31 @@ exited	0	nil	true	[/tmp
     expect.lacks(r.stderr .. r.stdout, "secretsecret")
   end)
 
+  it("is asked by doctor whether it is there and knows the key", function()
+    local function line(k, home)
+      local r = proc.cli({ "doctor", "--json" }, { env = proc.env { REGOLITH_URL = url,
+        REGOLITH_API_KEY = k, XDG_CONFIG_HOME = home or files.dir "none" } })
+      local lines = {}
+      for _, check in ipairs(json.decode(r.stdout).checks) do
+        if check.name == "engine elsewhere" then lines[#lines + 1] = check end
+      end
+      return lines[1], lines[2]
+    end
+    expect.contains(line(key).found, "remote answers within ")
+    local bad = line "sk-secretsecret"
+    assert.equal("missing", bad.status)
+    expect.contains(bad.found, "there is no such API key")
+    expect.lacks(json.encode(bad), "secretsecret")
+    local home = files.dir "config"
+    lfs.mkdir(home .. "/regolith")
+    files.write(home .. "/regolith/config.lua",
+      [[return { engines = { gone = { type = "remote", url = "http://127.0.0.1:1" } } }]])
+    local named, preset = line(key, home)
+    assert.equal("missing", named.status)
+    expect.contains(named.found, "gone: ")
+    assert.equal("ok", preset.status)
+  end)
+
   it("is granted by being named, and by nothing less", function()
     local r = run(url, key, [[require("sandbox").create { engine = "remote", image = "host" }]], {})
     assert.equal(1, r.status)

@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "base/val.h"
 #include "cli/cli.h"
+#include "cli/doctor.h"
 #include "engine/local/probe.h"
 
 extern char **environ;
@@ -34,7 +35,7 @@ static const struct cli_option options[] = {
     {0},
 };
 
-static struct probe_item *add(struct probe *p, const char *name)
+struct probe_item *doctor_add(struct probe *p, const char *name)
 {
   if (p->n == PROBE_ITEMS_MAX) abort();
   struct probe_item *it = &p->items[p->n++];
@@ -53,7 +54,7 @@ static void lua_release(int *ret_minor, int *ret_patch)
 
 static void check_lua(struct probe *p)
 {
-  struct probe_item *it = add(p, "Lua");
+  struct probe_item *it = doctor_add(p, "Lua");
   int minor, patch;
   lua_release(&minor, &patch);
   snprintf(it->found, sizeof it->found, "5.%d.%d", minor, patch);
@@ -114,7 +115,7 @@ static int run_true(char *text, size_t size)
 
 static void check_sandbox(struct probe *p)
 {
-  struct probe_item *it = add(p, "a sandbox");
+  struct probe_item *it = doctor_add(p, "a sandbox");
   it->required = true;
   char text[512];
   uint64_t start = clock_mono_ns();
@@ -185,6 +186,7 @@ static int run(int argc, char **argv)
   struct probe *p = xcalloc(1, sizeof *p);
   probe_machine(p);
   check_lua(p);
+  doctor_engines(p);
   if (have_command("exec") && !probe_blocker(p)) check_sandbox(p);
   const struct probe_item *blocker = probe_blocker(p);
   if (opt.json)
@@ -200,9 +202,12 @@ const struct cli_command cmd_doctor = {
     .name = "doctor",
     .summary = "Say what this machine offers, and how to mend what is missing",
     .usage = "",
-    .details =
-        "Each line starts with ok, degraded (something is lost) or missing. The last one makes a\n"
-        "sandbox and ends it. Exit status: 0 sandboxes can be made, 3 they cannot.\n",
+    .details = "Each line starts with ok, degraded (something is lost) or missing. Engines on "
+               "other machines\n"
+               "that the configuration or the environment names are asked whether they are there "
+               "and know\n"
+               "the key. The last line makes a sandbox and ends it. Exit status: 0 sandboxes can "
+               "be made, 3 they cannot.\n",
     .options = options,
     .run = run,
 };

@@ -85,24 +85,52 @@ static int unknown(const char *name, const struct val *named, const char *label,
   return rc;
 }
 
-int engines_configured(struct val *ret, const char *name, struct err *err)
+/* nil where there is no configuration, or it names none. */
+static int load_named(struct val *ret, struct err *err)
 {
   struct val settings = {0};
-  char *file = NULL;
+  cleanup_free char *file = NULL;
   *ret = (struct val){0};
-  if (!name || strcmp(name, LOCAL) == 0) return 0; /* which no configuration changes */
   int rc = settings_load(&settings, NULL, &file, err);
   const struct val *all = rc == 0 ? val_get(&settings, "engines") : NULL;
-  const struct val *said = val_get(all, name);
   if (all && all->type != VAL_MAP) {
     rc = field_wrong(err, "engines", all, "{ NAME = { type = \"remote\", url = … } }");
     err_wrap(err, "%s", file);
-  } else if (said) {
+  } else if (all) {
+    *ret = val_copy(all);
+  }
+  val_free(&settings);
+  return rc;
+}
+
+int engines_configured(struct val *ret, const char *name, struct err *err)
+{
+  struct val all;
+  *ret = (struct val){0};
+  if (!name || strcmp(name, LOCAL) == 0) return 0; /* which no configuration changes */
+  int rc = load_named(&all, err);
+  const struct val *said = val_get(&all, name);
+  if (said) {
     *ret = val_map();
     val_add(ret, name, val_copy(said));
   }
-  val_free(&settings);
-  free(file);
+  val_free(&all);
+  return rc;
+}
+
+int engines_elsewhere(struct val *ret_names, struct val *ret_named, struct err *err)
+{
+  *ret_names = val_list();
+  int rc = load_named(ret_named, err);
+  for (size_t i = 0; ret_named->type == VAL_MAP && i < ret_named->map.n; i++)
+    val_push(ret_names, val_str(ret_named->map.v[i].key));
+  for (size_t i = 0; i < KNOWN_N; i++) {
+    struct val preset = {0};
+    if (!val_get(ret_named, known[i]) && remote_preset(known[i], &preset) &&
+        val_get(&preset, val_get(&preset, "few_fields") ? "key" : "url"))
+      val_push(ret_names, val_str(known[i]));
+    val_free(&preset);
+  }
   return rc;
 }
 

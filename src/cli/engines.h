@@ -24,6 +24,10 @@ void engine_choice_done(struct engine_choice *c);
  * else of it; ret is the caller's. Reads no file where the name means something without one. */
 int engines_configured(struct val *ret, const char *name, struct err *err);
 
+/* The names of engines elsewhere: of the user's configuration, whose `engines` ret_named is then,
+ * and of presets whose variables are set. Both are the caller's; ret_names is a list. */
+int engines_elsewhere(struct val *ret_names, struct val *ret_named, struct err *err);
+
 /* Registers the types of engines that this program is built with; again is no harm. */
 void engines_register(void);
 

@@ -172,6 +172,13 @@ struct look_op {
   int64_t ret_commands;  /* run there so far, by whomever; -1 = not told */
 };
 
+/* Asks whether an engine elsewhere is there and takes what we identify ourselves by. Makes nothing.
+ */
+struct check_op {
+  void (*on_done)(struct check_op *op, const struct err *err);
+  void *data;
+};
+
 /* What a box changed against its image: told, or made an image of. The box goes on running; it may
  * end meanwhile. */
 struct changes_op {
@@ -218,6 +225,8 @@ struct engine_ops {
   int (*probe)(struct engine *e, struct probe_op *op, struct err *err);
   /* One at a time for each box. NULL: nothing is known there that is not known here. */
   int (*look)(struct engine *e, struct look_op *op, struct err *err);
+  /* NULL: it is here. */
+  int (*check)(struct engine *e, struct check_op *op, struct err *err);
   /* The box is to be left when this process ends, however that ends. NULL: as all are. */
   void (*detached)(struct engine *e, struct engine_box *box);
   /* NULL: unsupported. An image without a name is kept until image_drop, and then for as long as

@@ -20,7 +20,7 @@ struct probe_item {
   char mend[256];  /* the command or setting that mends it, "" = none needed or known */
 };
 
-#define PROBE_ITEMS_MAX 32
+#define PROBE_ITEMS_MAX 64
 
 struct probe {
   size_t n;

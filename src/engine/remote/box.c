@@ -21,6 +21,7 @@ enum {
   CREATE_MS = 600 * 1000, /* all tries: a server that pulls an image says when to come back */
   STALL_MS = 90 * 1000,   /* it waits for 55 s at most */
   STATUS_MS = 20 * 1000,
+  CHECK_MS = 10 * 1000,
   TERMINATE_MS = 20 * 1000
 };
 
@@ -255,6 +256,36 @@ int remote_look(struct engine_box *b, struct look_op *op, struct err *err)
                              &b->looking, err);
   val_free(&body);
   if (rc == 0) b->look = op;
+  return rc;
+}
+
+/* ---- whether the server is there ---- */
+
+static void on_checked(struct remote_call *c, const struct err *err, int status,
+                       const struct val *answer)
+{
+  struct check_op *op = c->conf.data;
+  (void)answer;
+  op->on_done(op, status == 404 ? NULL : err);
+}
+
+/* Its list of sandboxes costs nothing; where there is none, it is asked about a sandbox that it
+ * does not have, and says so. */
+int remote_check(struct remote *e, struct check_op *op, struct err *err)
+{
+  cleanup_free char *list = remote_list_url(e);
+  struct remote_call *c;
+  struct val body = val_map();
+  val_add(&body, "sandbox_id", val_str("sb_0000000000"));
+  int rc = remote_call_start(e,
+                             &(struct remote_call_conf){.op = list ? list : "status",
+                                                        .body = list ? NULL : &body,
+                                                        .again = REMOTE_SAFE,
+                                                        .total_ms = CHECK_MS,
+                                                        .on_done = on_checked,
+                                                        .data = op},
+                             &c, err);
+  val_free(&body);
   return rc;
 }
 

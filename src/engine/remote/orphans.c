@@ -124,12 +124,11 @@ static void on_found(struct remote_call *c, const struct err *err, int status,
 /* Servers of another kind have no lists to look in. */
 static int seek(struct orphan *o)
 {
-  const char *base = o->e->base_url, *operations = strstr(base, REMOTE_OPERATIONS);
-  if (!operations) return -ENOTSUP;
+  cleanup_free char *list = remote_list_url(o->e);
+  if (!list) return -ENOTSUP;
   struct remote_call *c;
   struct buf url = {0};
-  buf_printf(&url, "%.*s/v1/sandboxes?tag=%s=%s", (int)(operations - base), base, REMOTE_TAG,
-             o->key);
+  buf_printf(&url, "%s?tag=%s=%s", list, REMOTE_TAG, o->key);
   int rc = remote_call_start(o->e,
                              &(struct remote_call_conf){.op = url.data,
                                                         .again = REMOTE_SAFE,
@@ -205,13 +204,14 @@ static bool read_entry(int folder, const char *key, const char *server, struct o
   return false;
 }
 
-static void take_entries(struct remote *e, int folder)
+static unsigned take_entries(struct remote *e, int folder)
 {
+  unsigned n = 0;
   int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = fd < 0 ? NULL : fdopendir(fd);
   if (!dir) {
     if (fd >= 0) close(fd);
-    return;
+    return 0;
   }
   for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
     struct orphan found;
@@ -221,25 +221,36 @@ static void take_entries(struct remote *e, int folder)
     o->e = e;
     list_init(&o->node);
     list_append(&e->orphans, &o->node);
+    n++;
   }
   closedir(dir);
+  return n;
 }
 
+static void left_folder_free(struct left_folder *f)
+{
+  list_remove(&f->node);
+  rmdir(f->path); /* unless something is in it */
+  close(f->fd);
+  free(f->path);
+  free(f);
+}
+
+/* One that is of another server is let go at once, for that one's engine to take. */
 static void take_folder(struct remote *e, const char *name)
 {
   struct buf path = {0};
   buf_printf(&path, "%s/%s", e->state, name);
-  int fd = open(path.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  cleanup_close int fd = open(path.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
-    if (fd >= 0) close(fd);
     buf_free(&path);
     return;
   }
   struct left_folder *f = xcalloc(1, sizeof *f);
-  *f = (struct left_folder){.path = buf_take(&path, NULL), .fd = fd};
+  *f = (struct left_folder){.path = buf_take(&path, NULL), .fd = take_fd(&fd)};
   list_init(&f->node);
   list_append(&e->left_folders, &f->node);
-  take_entries(e, fd);
+  if (take_entries(e, f->fd) == 0) left_folder_free(f);
 }
 
 void remote_orphans_start(struct remote *e)
@@ -258,12 +269,6 @@ void remote_orphans_free(struct remote *e)
     list_remove(it);
     free(list_entry(it, struct orphan, node));
   }
-  LIST_FOREACH_SAFE (it, &e->left_folders) {
-    struct left_folder *f = list_entry(it, struct left_folder, node);
-    list_remove(it);
-    rmdir(f->path); /* unless something is in it */
-    close(f->fd);
-    free(f->path);
-    free(f);
-  }
+  LIST_FOREACH_SAFE (it, &e->left_folders)
+    left_folder_free(list_entry(it, struct left_folder, node));
 }

@@ -73,6 +73,15 @@ static int take_url(struct remote *e, const char *url, bool plain_http, struct e
   return 0;
 }
 
+char *remote_list_url(const struct remote *e)
+{
+  const char *operations = strstr(e->base_url, REMOTE_OPERATIONS);
+  if (e->few_fields || !operations) return NULL;
+  struct buf b = {0};
+  buf_printf(&b, "%.*s/v1/sandboxes", (int)(operations - e->base_url), e->base_url);
+  return buf_take(&b, NULL);
+}
+
 static int take_key(struct remote *e, const char *key, struct err *err)
 {
   for (const char *p = key; *p; p++)
@@ -209,6 +218,11 @@ static int look(struct engine *e, struct look_op *op, struct err *err)
   return remote_look(op->box, op, err);
 }
 
+static int check(struct engine *e, struct check_op *op, struct err *err)
+{
+  return remote_check((struct remote *)e, op, err);
+}
+
 static void detached(struct engine *e, struct engine_box *b)
 {
   remote_journal_over((struct remote *)e, b->idem);
@@ -253,6 +267,7 @@ const struct engine_ops remote_engine_ops = {
     .kill = kill_remote,
     .exec_flow = flow,
     .look = look,
+    .check = check,
     .detached = detached,
     .close = close_remote,
 };

@@ -127,9 +127,15 @@ struct engine_box {
   bool over;                   /* the server said so; on_end was called */
 };
 
+/* remote.c */
+/* The URL of the server's list of sandboxes, to which parameters can be added; owned by the caller.
+ * NULL: it has none that we know of. */
+char *remote_list_url(const struct remote *e);
+
 /* box.c */
 int remote_create(struct remote *e, struct create_op *op, struct err *err);
 int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err);
+int remote_check(struct remote *e, struct check_op *op, struct err *err);
 int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err);
 int remote_look(struct engine_box *b, struct look_op *op, struct err *err);
 void remote_box_free(struct engine_box *b);
