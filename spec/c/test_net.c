@@ -202,6 +202,29 @@ static void test_reset(void)
   CHECK_INT(net_frame_reset(&f, out), 0);
 }
 
+static void test_segment(void)
+{
+  static uint8_t out[NET_FRAME_MAX], data[NET_SEGMENT_MAX + 1] = {'a', 'b'};
+  uint8_t buf[256];
+  struct net_frame f, back;
+  net_frame_parse(&f, buf, make(buf, 6, syn, sizeof syn));
+  CHECK_INT(f.tcp_window, 0xffff);
+  struct net_segment s = {.seq = 7, .ack = 10, .window = 99, .data = data, .len = 3};
+  s.flags = NET_TCP_ACK | NET_TCP_PSH;
+  CHECK_INT(net_frame_segment(&f, &s, out), 57);
+  CHECK_INT(ones(out + 34, 23, pseudo(out, 6, 23)), 0xffff);
+  /* Read as if the box had sent it. */
+  memcpy(out + 6, NET_MAC, 6);
+  memcpy(out + 26, "\xc0\x00\x00\x02", 4);
+  net_frame_parse(&back, out, 57);
+  CHECK_INT(back.kind, NET_TCP);
+  CHECK(back.tcp_seq == 7 && back.tcp_ack == 10 && back.tcp_window == 99);
+  CHECK(back.sport == f.dport && back.dport == f.sport && back.tcp_flags == s.flags);
+  CHECK(back.payload_len == 3 && memcmp(back.payload, "ab", 3) == 0);
+  s.len = sizeof data;
+  CHECK_INT(net_frame_segment(&f, &s, out), 0);
+}
+
 static void test_unreachable(void)
 {
   static uint8_t out[NET_FRAME_MAX];
@@ -305,6 +328,10 @@ static void test_addresses(void)
   CHECK_INT(seen.addr, 0xcb007105);
   CHECK_INT(seen.ttl, 256);
   CHECK(dns_is_answer(msg, sizeof msg, query, sizeof query));
+  CHECK(!dns_is_cut(msg));
+  msg[2] |= 2;
+  CHECK(dns_is_cut(msg));
+  msg[2] = 0x81;
   msg[13] = 'a'; /* the case of names does not matter */
   CHECK(dns_is_answer(msg, sizeof msg, query, sizeof query));
   msg[13] = 'b';
@@ -443,6 +470,7 @@ const struct test_case test_cases[] = {
     {"what is not understood whole is bad", test_bad_frames},
     {"ARP asks for our two addresses alone", test_arp},
     {"a refused connection is reset", test_reset},
+    {"the other side of a connection speaks", test_segment},
     {"a refused packet is told about", test_unreachable},
     {"a datagram is answered", test_answer},
     {"DNS questions", test_question},

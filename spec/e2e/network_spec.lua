@@ -7,8 +7,9 @@ local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
 local sys = require "spec.support.sys"
 
-local HERE, THERE = "10.77.249.1", "10.77.249.2"
+local HERE, THERE, THERE6 = "10.77.249.1", "10.77.249.2", "fd77:249::2"
 local before, outside, netns, resolv, veth
+local has_ipv6 = files.exists "/proc/net/if_inet6"
 
 -- What keeps the specs from it, or nil.
 local function missing()
@@ -38,8 +39,12 @@ setup(function()
   sh(("ip addr add %s/24 dev %s && ip link set %s up"):format(HERE, veth, veth))
   local inside = "nsenter --net=/proc/" .. netns.pid .. "/ns/net "
   sh(inside .. "ip addr add " .. THERE .. "/24 dev eth0 && " .. inside .. "ip link set eth0 up")
+  if has_ipv6 then
+    sh(("ip -6 addr add fd77:249::1/64 dev %s nodad"):format(veth))
+    sh(inside .. "ip -6 addr add " .. THERE6 .. "/64 dev eth0 nodad")
+  end
   outside = proc.start { "nsenter", "--net=/proc/" .. netns.pid .. "/ns/net", "python3",
-    "spec/support/outside.py", THERE, HERE }
+    "spec/support/outside.py", THERE, HERE, has_ipv6 and THERE6 or nil }
   outside:expect("ready", 20)
   resolv = files.write(files.dir "etc" .. "/resolv.conf", "nameserver " .. THERE .. "\n")
 end)
@@ -53,11 +58,11 @@ teardown(function()
   leftovers.none_since(before, 10)
 end)
 
--- Starts the binary where names are asked of the outside.
-local function start(argv)
+-- Starts the binary where names are asked of the outside, or of the servers in a file.
+local function start(argv, servers)
   return proc.start { "unshare", "--mount", "sh", "-c",
-    ("mount --bind '%s' \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\""):format(resolv), "sh",
-    table.unpack(proc.cli_argv(argv)) }
+    ("mount --bind '%s' \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"")
+      :format(servers or resolv), "sh", table.unpack(proc.cli_argv(argv)) }
 end
 
 local function run(argv) return start(argv):wait(60 * proc.factor) end
@@ -199,6 +204,61 @@ for host in ("127.0.0.1", "%s"): s.sendto(b"MACHINE", (host, %s))
     assert.equal("<!DOCTYPE\nfalse\nfalse\n", r.stdout, r.stderr)
   end)
 
+  it_needs("answers names over TCP, whole where a datagram is too short", function()
+    local r = run { "exec", "--network", "open", "--", "sh", "-c", [[
+      RES_OPTIONS=use-vc getent ahostsv4 outside.test | grep -c STREAM
+      python3 -c '
+import socket
+print(len(socket.gethostbyname_ex("more.test")[2]))
+def ask(*names):
+    s = socket.create_connection(("192.0.0.3", 53), timeout=5)
+    for name in names:
+        q = b"\0\7\1\0\0\1\0\0\0\0\0\0" + b"".join(
+            bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0\0\1\0\1"
+        for byte in len(q).to_bytes(2, "big") + q: s.send(bytes([byte]))
+    s.shutdown(socket.SHUT_WR)
+    with s.makefile("rb") as f:
+        for name in names:
+            a = f.read(int.from_bytes(f.read(2), "big"))
+            print(name, a[:2] == b"\0\7", a[3] & 15, int.from_bytes(a[6:8], "big"))
+        print("end", f.read())
+ask("outside.test", "most.test", "no-such.test", "many.test")
+held = []
+for i in range(9):
+    try: held.append(socket.create_connection(("192.0.0.3", 53), timeout=5))
+    except ConnectionRefusedError: print("held", i)
+s = held.pop(); s.send(b"\xff\xff")
+print("too long", s.recv(10))
+s.close()
+ask("outside.test")
+'
+    ]] }
+    assert.equal([[
+1
+300
+outside.test True 0 1
+most.test True 0 4000
+no-such.test True 3 0
+many.test True 0 100
+end b''
+held 8
+too long b''
+outside.test True 0 1
+end b''
+]], r.stdout, r.stderr)
+  end)
+
+  it_needs("asks a server for names that has an IPv6 address only", function()
+    if not has_ipv6 then return pending "needs IPv6" end
+    local servers = files.write(files.dir "etc6" .. "/resolv.conf",
+      "nameserver " .. THERE6 .. "\n")
+    local r = start({ "exec", "--network", "open", "--", "sh", "-c",
+      "curl -sS -m 10 http://outside.test:8000/a && " ..
+        "python3 -c 'import socket; print(len(socket.gethostbyname_ex(\"more.test\")[2]))'" },
+      servers):wait(30)
+    assert.equal("got /a300\n", r.stdout, r.stderr)
+  end)
+
   it_needs("serves many sandboxes and connections by one process", function()
     local p = start_script(([[
       local sandbox = require "sandbox"
@@ -274,11 +334,44 @@ no | no | no
       end
       ask "http://%s:8443/"
       ask "http://www.other.test/"
-      print(sb:status().refused_connections >= 2)
+      print("counted", sb:status().refused_connections >= 2)
     ]]):format(THERE))
     expect.contains(r.stdout, "event\ttrue\ttcp\t10.77.249.2\t8443\n")
     expect.contains(r.stdout, "event\ttrue\tdns\twww.other.test\tnil\n")
-    expect.contains(r.stdout, "true\ntrue\n")
+    expect.contains(r.stdout, "counted\ttrue\n")
+  end)
+
+  it_needs("tells of each of many refusals, and of the last at once", function()
+    local r = script [[
+      local sandbox = require "sandbox"
+      local sb <close> = sandbox.create { network = { allow = { "outside.test" } } }
+      local function refused(fn)
+        local got, until_ = {}, 30
+        repeat
+          local r = sb:exec(fn or "true")
+          fn = nil
+          for _, x in ipairs(r.refused or {}) do
+            got[#got + 1] = ("%s:%s*%d"):format(x.address or x.name, x.port or x.protocol, x.times)
+          end
+          until_ = until_ - 1
+          task.sleep(0.05)
+        until until_ == 0
+        table.sort(got)
+        print(table.concat(got, " "))
+      end
+      refused { "python3", "-c", [=[
+import socket
+for port in (1, 2, 3, 3, 3, 4):
+    try: socket.create_connection(("10.77.249.2", port), timeout=5)
+    except ConnectionRefusedError: pass
+s = socket.create_connection(("192.0.0.3", 53), timeout=5)
+q = b"\0\7\1\0\0\1\0\0\0\0\0\0\5other\4test\0\0\1\0\1"
+s.send(len(q).to_bytes(2, "big") + q)
+assert s.recv(100)[5] & 15 == 5
+]=] }
+    ]]
+    assert.equal("10.77.249.2:1*1 10.77.249.2:2*1 10.77.249.2:3*3 10.77.249.2:4*1 " ..
+      "other.test:dns*1\n", r.stdout, r.stderr)
   end)
 
   it_needs("asks nobody after a name that is not allowed", function()

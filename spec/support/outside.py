@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """An outside for networks to reach: HTTP, UDP echo and names, in one process.
 
-outside.py ADDRESS: serves HTTP on ports 8000 and 8443 (a GET answers with its path, a POST with its
-length), echoes UDP on 9000, and answers names on ADDRESS:53: everything in the zone below; any other
-name is answered with NXDOMAIN. Who sends the datagram "stranger" to 9000 gets "port N", its own as seen
+outside.py ADDRESS HOST [ADDRESS6]: serves HTTP on ports 8000 and 8443 (a GET answers with its path, a POST
+with its length), echoes UDP on 9000, and answers names on port 53 of both addresses by UDP and TCP: everything
+in the zone below; any other name is answered with NXDOMAIN. Answers over 4096 bytes are cut in UDP. Who sends the datagram "stranger" to 9000 gets "port N", its own as seen
 from here, and before that "STRANGER" from another port. Prints "ready".
 """
 import http.server
@@ -22,6 +22,8 @@ ZONE = {
     "machine.test": [HOST],
     "metadata.test": ["169.254.169.254"],
     "many.test": [f"198.51.100.{i}" for i in range(100)],
+    "more.test": [f"198.51.{i >> 8}.{i & 255}" for i in range(300)],
+    "most.test": [f"198.51.{i >> 8}.{i & 255}" for i in range(4000)],
 }
 asked = []
 
@@ -63,19 +65,39 @@ def name_of(query):
     return ".".join(labels).lower(), at + 1
 
 
-def names():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind((HERE, 53))
+def answer_to(query):
+    name, end = name_of(query)
+    asked.append(name)
+    found = ZONE.get(name)
+    head = query[:2] + struct.pack(">HHHHH", 0x8180 if found else 0x8183, 1, len(found or []), 0, 0)
+    return head + query[12:end + 4] + b"".join(
+        b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + socket.inet_aton(a) for a in found or [])
+
+
+def cut(answer):
+    """What of a long answer is sent by UDP: its question, and that there is more."""
+    if len(answer) <= 4096:
+        return answer
+    return answer[:2] + b"\x83\x80" + answer[4:6] + bytes(6) + answer[12:name_of(answer)[1] + 4]
+
+
+def names(family, address):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind((address, 53))
     while True:
         query, peer = s.recvfrom(4096)
-        name, end = name_of(query)
-        asked.append(name)
-        found = ZONE.get(name)
-        head = query[:2] + struct.pack(">HHHHH", 0x8180 if found else 0x8183, 1,
-                                       len(found or []), 0, 0)
-        answers = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + socket.inet_aton(a)
-                           for a in found or [])
-        s.sendto(head + query[12:end + 4] + answers, peer)
+        s.sendto(cut(answer_to(query)), peer)
+
+
+def names_by_tcp(family, address):
+    s = socket.create_server((address, 53), family=family)
+    while True:
+        c = s.accept()[0]
+        with c, c.makefile("rb") as f:
+            size = f.read(2)
+            if len(size) == 2:
+                answer = answer_to(f.read(int.from_bytes(size, "big")))
+                c.sendall(len(answer).to_bytes(2, "big") + answer)
 
 
 def echo():
@@ -97,7 +119,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 servers = [Server((HERE, port), Handler) for port in (8000, 8443)]
-for target in [names, echo] + [s.serve_forever for s in servers]:
-    threading.Thread(target=target, daemon=True).start()
+addresses = [(socket.AF_INET, HERE)] + [(socket.AF_INET6, a) for a in sys.argv[3:]]
+for target, args in ([(serve, a) for serve in (names, names_by_tcp) for a in addresses] +
+                     [(echo, ())] + [(s.serve_forever, ()) for s in servers]):
+    threading.Thread(target=target, args=args, daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()

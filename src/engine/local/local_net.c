@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,18 +71,31 @@ void net_close_all(struct local *e)
 
 /* ---- boxes ---- */
 
-/* This machine's servers for names, as resolv.conf(5) has them. Those with IPv6 addresses are left
- * out. */
-static void read_servers(uint32_t ret[NET_SERVERS_MAX])
+/* An address as resolv.conf(5) has it, with the interface after a "%" if it is link-local. */
+static bool read_address(char *text, struct net_server *ret)
 {
-  char line[512], text[64];
-  struct in_addr addr;
+  static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+  *ret = (struct net_server){0};
+  char *scope = strchr(text, '%');
+  if (scope) {
+    *scope++ = '\0';
+    ret->scope = if_nametoindex(scope);
+  }
+  memcpy(ret->addr, mapped, sizeof mapped);
+  return inet_pton(AF_INET, text, ret->addr + sizeof mapped) == 1 ||
+         inet_pton(AF_INET6, text, ret->addr) == 1;
+}
+
+/* This machine's servers for names. */
+static void read_servers(struct net_server ret[NET_SERVERS_MAX])
+{
+  char line[512], text[80];
   size_t n = 0;
   FILE *f = fopen(RESOLVCONF, "re");
   while (f && n < NET_SERVERS_MAX && fgets(line, sizeof line, f))
-    if (sscanf(line, "nameserver %63s", text) == 1 && inet_pton(AF_INET, text, &addr) == 1)
-      ret[n++] = ntohl(addr.s_addr);
+    if (sscanf(line, "nameserver %79s", text) == 1 && read_address(text, &ret[n])) n++;
   if (f) fclose(f);
+  if (n < NET_SERVERS_MAX) ret[n] = (struct net_server){0};
 }
 
 static char *rules_text(const struct create_args *a)

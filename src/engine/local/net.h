@@ -21,12 +21,18 @@ enum net_message {
   NET_REFUSED, /* helper → host: a box wanted to connect where it may not */
 };
 
+/* Who answers for names. An IPv4 address is written ::ffff:a.b.c.d; all zero = none. */
+struct net_server {
+  uint8_t addr[16];
+  uint32_t scope; /* the interface, for link-local ones; else 0 */
+};
+
 struct net_box_message {
   uint32_t type;
   uint32_t open; /* anywhere; else where the rules say */
   uint64_t box;
-  uint32_t servers[NET_SERVERS_MAX]; /* for names, IPv4, host order; 0 = none */
-  uint32_t rules_len;                /* bytes behind the struct: one destination a line, NUL */
+  struct net_server servers[NET_SERVERS_MAX];
+  uint32_t rules_len; /* bytes behind the struct: one destination a line, NUL */
 };
 
 struct net_forget_message {

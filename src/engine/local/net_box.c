@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,8 +23,7 @@
 
 enum {
   FRAMES_A_TURN = 64,
-  OWN_KNOWN_MS = 2000, /* how long the kernel's word about an address holds */
-  TELL_EVERY_MS = 200
+  OWN_KNOWN_MS = 2000 /* how long the kernel's word about an address holds */
 };
 
 /* ---- what libslirp asks of us ---- */
@@ -157,27 +157,11 @@ static bool may_reach(struct net_box *b, uint32_t addr, uint16_t port)
          net_policy_allows(&b->policy, addr, port, net.now_ms);
 }
 
-void net_box_refused(struct net_box *b, uint32_t addr, uint16_t port, bool udp, const char *name)
-{
-  b->refused++;
-  if (net.now_ms - b->told_ms < TELL_EVERY_MS) return;
-  struct net_refused_message msg = {.type = NET_REFUSED,
-                                    .addr = addr,
-                                    .box = b->id,
-                                    .port = port,
-                                    .udp = udp,
-                                    .times = b->refused};
-  if (name) memcpy(msg.name, name, strnlen(name, sizeof msg.name - 1));
-  b->told_ms = net.now_ms;
-  b->refused = 0;
-  proto_send_one(net.host, &msg, sizeof msg, -1); /* a host that is slow is told less */
-}
-
 static uint8_t reply[NET_FRAME_MAX];
 
 static void refuse(struct net_box *b, const struct net_frame *f)
 {
-  if (f->kind != NET_OTHER) net_box_refused(b, f->dst, f->dport, f->kind == NET_UDP, NULL);
+  if (f->kind != NET_OTHER) net_told_refused(b, f->dst, f->dport, f->kind == NET_UDP, NULL);
   size_t n = f->kind == NET_TCP ? net_frame_reset(f, reply)
                                 : net_frame_unreachable(f, NET_ICMP_PROHIBITED, reply);
   net_box_send(b, reply, n);
@@ -186,7 +170,9 @@ static void refuse(struct net_box *b, const struct net_frame *f)
 static void on_tcp(struct net_box *b, const struct net_frame *f)
 {
   bool opens = (f->tcp_flags & (NET_TCP_SYN | NET_TCP_ACK)) == NET_TCP_SYN;
-  if (opens && !may_reach(b, f->dst, f->dport))
+  if (f->dst == NET_DNS && f->dport == 53)
+    net_streams_frame(b, f);
+  else if (opens && !may_reach(b, f->dst, f->dport))
     refuse(b, f);
   else if (opens ? b->sockets < NET_SOCKETS_MAX : b->slirp != NULL)
     to_stack(b, f);
@@ -197,13 +183,14 @@ static void on_tcp(struct net_box *b, const struct net_frame *f)
 static void on_udp(struct net_box *b, const struct net_frame *f)
 {
   if (f->dst == NET_DNS && f->dport == 53)
-    net_names_ask(b, f);
+    net_names_ask(&(struct net_asker){b, f, NULL}, f->payload, f->payload_len);
   else if (!may_reach(b, f->dst, f->dport))
     refuse(b, f);
   else if (b->sockets < NET_SOCKETS_MAX) {
     net_flows_sent(&b->flows, f, net.now_ms);
     to_stack(b, f);
-  }
+  } else
+    net_box_send(b, reply, net_frame_unreachable(f, NET_ICMP_PROHIBITED, reply));
 }
 
 static void on_frame(struct net_box *b, const uint8_t *data, size_t len)
@@ -285,6 +272,8 @@ struct net_box *net_box_new(const struct net_box_message *msg, const char *rules
   b->tap = tap;
   memcpy(b->servers, msg->servers, sizeof b->servers);
   list_init(&b->active);
+  list_init(&b->streams);
+  list_init(&b->untold);
   if (!net_policy_init(&b->policy, msg->open, rules)) {
     free(b);
     return NULL;
@@ -295,7 +284,11 @@ struct net_box *net_box_new(const struct net_box_message *msg, const char *rules
 
 void net_box_free(struct net_box *b)
 {
-  net_names_forget(b);
+  /* Before its memory goes: others may hold the device, too, and epoll watches it as long. */
+  epoll_ctl(net.epoll, EPOLL_CTL_DEL, b->tap, NULL);
+  net_streams_forget(b);
+  net_names_forget(b, NULL);
+  net_told_forget(b);
   list_remove(&b->node);
   list_remove(&b->active);
   if (b->slirp) net.slirp->cleanup(b->slirp);

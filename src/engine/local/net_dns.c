@@ -107,6 +107,11 @@ bool dns_is_answer(const uint8_t *msg, size_t len, const uint8_t *query, size_t 
   return true;
 }
 
+bool dns_is_cut(const uint8_t *msg)
+{
+  return (msg[2] & FLAG_TC) != 0;
+}
+
 /* Behind a name that may be compressed; 0 = there is none. */
 static size_t skip_name(const uint8_t *msg, size_t len, size_t at)
 {

@@ -35,6 +35,9 @@ size_t dns_make_empty(const struct dns_question *q, const uint8_t *msg, enum dns
 /* Is msg the answer to the question that was sent with this id? */
 bool dns_is_answer(const uint8_t *msg, size_t len, const uint8_t *query, size_t query_len);
 
+/* Was an answer (dns_is_answer) too long for the way it came? */
+bool dns_is_cut(const uint8_t *msg);
+
 /* Every IPv4 address (host order) in the answer, with how long it holds. Stops where the message
  * makes no sense. */
 void dns_each_address(const uint8_t *msg, size_t len,

@@ -63,6 +63,7 @@ static enum net_kind parse_tcp(struct net_frame *f, const uint8_t *p, size_t len
   f->tcp_seq = get32(p + 4);
   f->tcp_ack = get32(p + 8);
   f->tcp_flags = p[13];
+  f->tcp_window = get16(p + 14);
   f->payload = p + head;
   f->payload_len = len - head;
   return NET_TCP;
@@ -146,25 +147,33 @@ static void put_checksum(const struct net_frame *f, uint8_t protocol, uint8_t *p
   put16(p + at, checksum ? checksum : 0xffff);
 }
 
-size_t net_frame_reset(const struct net_frame *f, uint8_t *out)
+size_t net_frame_segment(const struct net_frame *f, const struct net_segment *s, uint8_t *out)
 {
   uint8_t *tcp = out + ETH_SIZE + IP_SIZE;
-  if (f->kind != NET_TCP || (f->tcp_flags & NET_TCP_RST)) return 0;
+  if (s->len > NET_SEGMENT_MAX) return 0;
   memset(tcp, 0, TCP_SIZE);
   put16(tcp, f->dport);
   put16(tcp + 2, f->sport);
+  put32(tcp + 4, s->seq);
+  put32(tcp + 8, s->ack);
   tcp[12] = TCP_SIZE / 4 << 4;
-  if (f->tcp_flags & NET_TCP_ACK) {
-    put32(tcp + 4, f->tcp_ack);
-    tcp[13] = NET_TCP_RST;
-  } else {
-    uint32_t length = (uint32_t)f->payload_len + ((f->tcp_flags & NET_TCP_SYN) != 0) +
-                      ((f->tcp_flags & NET_TCP_FIN) != 0);
-    put32(tcp + 8, f->tcp_seq + length);
-    tcp[13] = NET_TCP_RST | NET_TCP_ACK;
-  }
-  put_checksum(f, PROTO_TCP, tcp, TCP_SIZE, 16);
-  return finish_ip(f, PROTO_TCP, TCP_SIZE, out);
+  tcp[13] = s->flags;
+  put16(tcp + 14, s->window);
+  if (s->len) memcpy(tcp + TCP_SIZE, s->data, s->len);
+  put_checksum(f, PROTO_TCP, tcp, TCP_SIZE + s->len, 16);
+  return finish_ip(f, PROTO_TCP, TCP_SIZE + s->len, out);
+}
+
+size_t net_frame_reset(const struct net_frame *f, uint8_t *out)
+{
+  if (f->kind != NET_TCP || (f->tcp_flags & NET_TCP_RST)) return 0;
+  if (f->tcp_flags & NET_TCP_ACK)
+    return net_frame_segment(f, &(struct net_segment){.seq = f->tcp_ack, .flags = NET_TCP_RST},
+                             out);
+  uint32_t length = (uint32_t)f->payload_len + ((f->tcp_flags & NET_TCP_SYN) != 0) +
+                    ((f->tcp_flags & NET_TCP_FIN) != 0);
+  struct net_segment s = {.ack = f->tcp_seq + length, .flags = NET_TCP_RST | NET_TCP_ACK};
+  return net_frame_segment(f, &s, out);
 }
 
 size_t net_frame_unreachable(const struct net_frame *f, uint8_t code, uint8_t *out)

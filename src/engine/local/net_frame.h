@@ -26,7 +26,7 @@ enum net_kind {
   NET_OTHER, /* IPv4 of any other protocol */
 };
 
-enum { NET_TCP_FIN = 1, NET_TCP_SYN = 2, NET_TCP_RST = 4, NET_TCP_ACK = 16 };
+enum { NET_TCP_FIN = 1, NET_TCP_SYN = 2, NET_TCP_RST = 4, NET_TCP_PSH = 8, NET_TCP_ACK = 16 };
 
 /* A frame that was looked at; points into it. Addresses and ports in host order. */
 struct net_frame {
@@ -37,6 +37,7 @@ struct net_frame {
   uint16_t sport, dport;
   uint8_t tcp_flags;
   uint32_t tcp_seq, tcp_ack;
+  uint16_t tcp_window;    /* not scaled */
   const uint8_t *payload; /* of TCP and UDP */
   size_t payload_len;
 };
@@ -46,6 +47,18 @@ void net_frame_parse(struct net_frame *ret, const uint8_t *data, size_t len);
 /* Answers to a frame, as whole frames: bytes written to out, which has NET_FRAME_MAX; 0 = there is
  * none. */
 size_t net_frame_reset(const struct net_frame *f, uint8_t *out); /* NET_TCP */
+
+/* What the other side of f's connection says. */
+struct net_segment {
+  uint32_t seq, ack;
+  uint8_t flags;
+  uint16_t window;
+  const void *data; /* at most NET_SEGMENT_MAX */
+  size_t len;
+};
+#define NET_SEGMENT_MAX 32000
+size_t net_frame_segment(const struct net_frame *f, const struct net_segment *s, uint8_t *out);
+
 enum { NET_ICMP_NO_NETWORK = 0, NET_ICMP_PROHIBITED = 13 };
 size_t net_frame_unreachable(const struct net_frame *f, uint8_t code, uint8_t *out);
 size_t net_frame_answer(const struct net_frame *f, const void *data, size_t len,

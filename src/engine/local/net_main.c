@@ -103,12 +103,16 @@ static void turn(void)
   net_polls_add(&net.polls, net.epoll, POLLIN);
   LIST_FOREACH (it, &net.active) net_box_fill(list_entry(it, struct net_box, active), &timeout);
   net_names_fill(&timeout);
+  net_streams_fill(&timeout);
+  net_told_fill(&timeout);
   int n = poll(net.polls.v, net.polls.n, timeout > INT32_MAX ? -1 : (int)timeout);
   if (n < 0 && errno != EINTR) _exit(1);
   net.now_ms = clock_mono_ms();
   if (n < 0) return;
   LIST_FOREACH_SAFE (it, &net.active) net_box_polled(list_entry(it, struct net_box, active));
   net_names_polled();
+  net_streams_polled();
+  net_told_polled();
   if (net.polls.v[POLL_TAPS].revents) read_taps();
   if (net.polls.v[POLL_HOST].revents) on_host();
 }
@@ -119,6 +123,7 @@ static int set_up(struct err *err)
   int rc = part_open("slirp", sizeof *net.slirp, &head, err);
   if (rc < 0) return rc;
   net.slirp = (const struct slirp_part *)head;
+  fcntl(net.host, F_SETFL, O_NONBLOCK); /* a slow host does not hold the boxes */
   net.epoll = epoll_create1(EPOLL_CLOEXEC);
   net.route = net_route_open();
   if (net.epoll < 0 || net.route < 0)
@@ -134,6 +139,8 @@ int net_main(int sock)
   list_init(&net.boxes);
   list_init(&net.active);
   list_init(&net.asked);
+  list_init(&net.streams);
+  list_init(&net.untold);
   set_up(&hello.err);
   if (proto_send_one(sock, &hello, sizeof hello, -1) < 0 || hello.err.kind != ERR_NONE) return 1;
   for (;;) turn();

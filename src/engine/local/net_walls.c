@@ -36,7 +36,7 @@ static const struct sock_filter program[] = {
 #ifdef __NR_epoll_wait
     ALLOW(epoll_wait),
 #endif
-    ALLOW_WITH(socket, 0, AF_INET),
+    ALLOW_WITH_2(socket, 0, AF_INET, AF_INET6),
     ALLOW(connect),
     ALLOW(bind),
     ALLOW(shutdown),
