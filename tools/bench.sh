@@ -20,7 +20,7 @@ mkdir -p "$build/spec" "$build/bench"
 ${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -o "$build/spec/bench" spec/bench/bench.c
 groups=$("$build/spec/bench" "$build/regolith" spec/bench --list)
 # These are scripts of their own: their peers are other programs than those of the rest.
-families="workers image serve"
+families="workers network image serve"
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 trap 'exit 130' INT TERM
@@ -47,7 +47,7 @@ machine() {
   fact memory "$(awk '/^MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
   fact kernel "$(uname -sr)"
   fact system "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
-  fact peers "$(dpkg-query -W -f='${Package} ${Version}, ' bubblewrap crun podman skopeo umoci nginx 2>/dev/null | sed 's/, $//')"
+  fact peers "$(dpkg-query -W -f='${Package} ${Version}, ' bubblewrap crun podman skopeo umoci nginx slirp4netns passt 2>/dev/null | sed 's/, $//')"
 }
 
 # What was measured moves in, with when and of what.
