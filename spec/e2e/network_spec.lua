@@ -6,6 +6,7 @@ local files = require "spec.support.files"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
 local sys = require "spec.support.sys"
+local users = require "spec.support.user"
 
 local HERE, THERE, THERE6 = "10.77.249.1", "10.77.249.2", "fd77:249::2"
 local before, outside, netns, resolv, veth
@@ -518,5 +519,48 @@ describe("the network helper", function()
     local r = p:wait(60)
     assert.equal("got /a\nno\talive\n\ngot /a\n", r.stdout, r.stderr)
     expect.contains(r.stderr, "network helper ended")
+  end)
+end)
+
+describe("an ordinary user", function()
+  -- Runs the binary as a user for whom /dev/net/tun has this mode, and names are the outside's.
+  local function run_as(user, mode, argv)
+    local dir = files.dir "tun"
+    return proc.start({ "unshare", "--mount", "sh", "-c", ([[
+      mknod '%s/tun' c 10 200 && chmod %s '%s/tun' &&
+        mount --bind '%s/tun' /dev/net/tun &&
+        mount --bind '%s' "$(readlink -f /etc/resolv.conf)" && cd / &&
+        exec setpriv --reuid %d --regid %d --clear-groups "$@"]])
+      :format(dir, mode, dir, dir, resolv, user.uid, user.gid), "sh", user.bin,
+      table.unpack(argv) }, { env = user.env }):wait(30)
+  end
+
+  for _, subids in ipairs { true, false } do
+    it_needs(("has the network %s subordinate ids"):format(subids and "with" or "without"),
+      function()
+        local user = users.make(subids)
+        local r = run_as(user, "666", { "exec", "--network", "open", "--", "sh", "-c", ([[
+          curl -sS -m 10 http://outside.test:8000/a; echo
+          curl -sS -m 5 http://%s:22/ 2>/dev/null || curl -sS -m 5 http://127.0.0.1/ 2>/dev/null
+          echo end]]):format(HERE) })
+        local doctor = run_as(user, "666", { "doctor" })
+        user:remove()
+        assert.equal("got /a\nend\n", r.stdout, r.stderr)
+        expect.contains(doctor.stdout, "libslirp, /dev/net/tun\n")
+      end)
+  end
+
+  it_needs("is told where /dev/net/tun is not for everybody", function()
+    local user = users.make(true)
+    local r = run_as(user, "600", { "exec", "--network", "open", "--", "true" })
+    local none = run_as(user, "600", { "exec", "--", "true" })
+    local doctor = run_as(user, "600", { "doctor" })
+    user:remove()
+    assert.equal(125, r.status, r.stderr)
+    expect.contains(r.stderr, "/dev/net/tun")
+    expect.contains(r.stderr, "regolith doctor")
+    assert.equal(0, none.status, none.stderr)
+    expect.contains(doctor.stdout, "/dev/net/tun is not for you")
+    expect.contains(doctor.stdout, "chmod 666 /dev/net/tun")
   end)
 end)
