@@ -1,7 +1,8 @@
 #!/bin/sh
 # Many clients of one server over their whole life-cycle:  tools/soak.sh BUILD_DIR [SECONDS] [CLIENTS]
 #
-# Fails when a sandbox is lost, an answer is wrong, memory grows, the books do not add up, or the server leaves something.
+# Fails when a sandbox is lost, an answer is wrong, memory grows, what keys were charged is not what they were answered,
+# or the server leaves something.
 set -eu
 build=$1 seconds=${2:-600} clients=${3:-2000}
 dir=$(mktemp -d)
@@ -13,7 +14,8 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 keys=
-for name in one two three four; do
+names="one two three four"
+for name in $names; do
   key=$("$build/regolith" key add "$name" --credit 100000 --state "$dir/state" | grep -o 'sk-[0-9a-z]*' | head -1)
   keys="$keys $key"
 done
@@ -28,9 +30,11 @@ until grep -q 'http://' "$dir/out"; do
 done
 SERVE_URL=$(grep -o 'http://[^ ]*' "$dir/out" | head -1)
 SERVE_KEYS=$keys
-export SERVE_URL SERVE_KEYS
+SERVE_TALLY=$dir/tally
+export SERVE_URL SERVE_KEYS SERVE_TALLY PYTHONDONTWRITEBYTECODE=1
 python3 spec/serve/load.py soak "$clients" "$seconds"
 kill -TERM "$pid"
 wait "$pid"
 pid=
-"$build/regolith" cost --state "$dir/state"
+# shellcheck disable=SC2086  # a list of words
+python3 spec/serve/books.py "$build/regolith" "$dir/state" "$SERVE_TALLY" $names

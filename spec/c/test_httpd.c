@@ -93,6 +93,9 @@ static void on_request(struct httpd_exchange *x)
   requests++;
   if (strcmp(path, "/hang") == 0) {
     hanging = x;
+  } else if (strcmp(path, "/stall") == 0) {
+    usleep((useconds_t)number(httpd_query(x)) * 1000);
+    httpd_answer(x, 200, type, NULL, &body);
   } else if (strcmp(path, "/later") == 0) {
     struct later *l = xcalloc(1, sizeof *l);
     *l = (struct later){.timer = {.cb = on_later}, .x = x};
@@ -566,6 +569,37 @@ static void bounds_time(void)
               timing_client);
 }
 
+/* The server stands still for longer than connections may be idle: what came meanwhile came in
+ * time. */
+static void stalling_client(void)
+{
+  struct buf b = {0};
+  int idle = dial(), half = dial(), busy = dial();
+  say(idle, "GET / HTTP/1.1\r\n" H "\r\n");
+  CHECK(reaches(&ended, 1));
+  say(half, "POST /length HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 4\r\n\r\nab");
+  nap(20);
+  say(busy, "GET /stall?400 HTTP/1.1\r\n" H "\r\n");
+  CHECK(reaches(&requests, 2));
+  say(idle, "GET / HTTP/1.1\r\n" H "Connection: close\r\n\r\n");
+  say(half, "cd");
+  hear_all(idle, &b);
+  CHECK_INT(count(b.data, " 200 OK"), 2);
+  b.len = 0;
+  hear_all(half, &b);
+  CHECK_INT(status_in(&b), 200);
+  close(idle);
+  close(half);
+  close(busy);
+  buf_free(&b);
+}
+
+static void forgives_its_own_stalls(void)
+{
+  with_server(&(struct httpd_conf){.head_ms = 200, .idle_ms = 200, .stall_ms = 200},
+              stalling_client);
+}
+
 /* Past the bound the connection that has asked nothing for the longest makes room. */
 static void crowd_client(void)
 {
@@ -771,6 +805,7 @@ const struct test_case test_cases[] = {
     {"notices hang-ups", notices_hang_ups},
     {"slows the sender", slows_the_sender},
     {"bounds time", bounds_time},
+    {"forgives its own stalls", forgives_its_own_stalls},
     {"makes room", makes_room},
     {"lets wait", lets_wait},
     {"bounds what is held", bounds_what_is_held},

@@ -89,6 +89,7 @@ local CHECKS = {
   { "tenants", "shows nothing of one tenant to another" },
   { "lists", "lists by tag, app, name and state, in pages" },
   { "second_family", "serves the Modal schema" },
+  { "ports", "tells where a sandbox's ports are reached, and when it is ready" },
   { "streams", "sends output as it is printed" },
   { "vanishing", "ends the command of a client that hangs up" },
   { "slow_readers", "is not held up by those who do not read" },

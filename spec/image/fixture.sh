@@ -5,6 +5,8 @@
 # packages (their names), policy.json for skopeo, ca.pem, cert.pem and key.pem for TLS on 127.0.0.1.
 #   base   one layer        app    base and a second layer: changes, whiteouts, links, attributes, a configuration
 #   many   twelve layers    zstd   app, compressed with zstd       multi  an index: app for this machine, and another
+#   pip    base and pip, which installs what lies in the image as a wheel: "numpy", a stand-in of a few lines (the real one
+#          is too much to fetch each time; programs.sh does)
 # It is made once, and made anew when this file changes.
 set -eu
 keep=$1
@@ -28,7 +30,10 @@ apt-get download -q libc6 libgcc-s1 gcc-12-base dash coreutils libacl1 libattr1 
   python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libexpat1 zlib1g libssl3 libbz2-1.0 libffi8 liblzma5 \
   libsqlite3-0 libdb5.3 libncursesw6 libtinfo6 libreadline8 libuuid1 libcrypt1 libnsl2 libtirpc3 media-types \
   ca-certificates base-files >/dev/null 2>&1 || { echo "no package mirror"; exit 77; }
-for d in *.deb; do dpkg-deb -x "$d" ../root; done
+apt-get download -q python3-pip python3-distutils >/dev/null 2>&1 || { echo "no package mirror"; exit 77; }
+for d in *.deb; do
+  case $d in python3-*) dpkg-deb --fsys-tarfile "$d" | tar -x --one-top-level=../pip ./usr ;; *) dpkg-deb -x "$d" ../root ;; esac
+done
 cd ../root
 ln -sf dash bin/sh
 ln -sf python3.11 usr/bin/python3
@@ -69,6 +74,21 @@ for i in 1 2 3 4 5 6 7 8 9 10 11; do
   echo "$i" >layer
   umoci insert --image img:many layer "/layers/$i"
 done
+mkdir -p pip/etc pip/usr/share/wheels
+printf '[global]\nno-index = true\nfind-links = /usr/share/wheels\nbreak-system-packages = true\n' >pip/etc/pip.conf
+python3 - <<'X'
+import zipfile
+info = "numpy-1.0.dist-info/"
+with zipfile.ZipFile("pip/usr/share/wheels/numpy-1.0-py3-none-any.whl", "w") as z:
+    z.writestr("numpy/__init__.py", "from . import random\n__version__ = '1.0'\n")
+    z.writestr("numpy/random.py", "import random\ndef rand(n): return [random.random() for _ in range(n)]\n")
+    z.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
+    z.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: spec\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    z.writestr(info + "RECORD", "")
+X
+umoci tag --image img:base pip >/dev/null
+umoci insert --image img:pip "$dir/pip" /
+rm -rf pip
 copy() { skopeo --policy policy.json copy -q --dest-tls-verify=false --src-tls-verify=false "$@"; }
 copy --dest-decompress oci:img:app dir:plain
 copy --dest-compress --dest-compress-format zstd dir:plain dir:packed
@@ -94,7 +114,7 @@ X
 openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 3650 -subj /CN=127.0.0.1 \
   -addext subjectAltName=IP:127.0.0.1 2>/dev/null
 cp ca.pem cert.pem
-for d in debs/*.deb; do dpkg-deb -f "$d" Package; done >packages
+for d in debs/[!p]*.deb debs/python3.*.deb; do dpkg-deb -f "$d" Package; done >packages
 rm -rf debs
 echo "$mark" >made-by
 mv "$dir" "$keep"

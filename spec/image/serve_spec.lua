@@ -5,6 +5,7 @@ local json = require "json"
 local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local proc = require "spec.support.proc"
+local sdk = require "spec.image.sdk"
 local t = require "spec.image.support"
 
 local PYTHON = [[
@@ -63,11 +64,13 @@ t.describe(_ENV, "the Compute API's documentation", function()
     function fill(text) return (text:gsub("@BASE@", server.base):gsub("@KEY@", key)) end
   end)
 
-  local function serve(...)
+  local function serve_image(tag, ...)
     server = proc.cli_start({ "serve", "--listen", "127.0.0.1:0", "--state", dir,
-      "--default-image", t.name .. ":base", "--default-network", "none", ... }, { env = t.env })
+      "--default-image", t.name .. ":" .. tag, "--default-network", "none", ... }, { env = t.env })
     server.base = server:expect("http://[%d.:]+", 20) .. "/v1/marketplace/compute"
   end
+
+  local function serve(...) serve_image("base", ...) end
 
   local function stop()
     if not server then return end
@@ -117,6 +120,26 @@ t.describe(_ENV, "the Compute API's documentation", function()
     local r = proc.run({ "python3", "-c", fill(PYTHON) }, { timeout = 60 })
     assert.equal(0, r.status, r.stderr)
     assert.matches("^Created sandbox: sb_%w+\n3%.141592653589793\n\nrunning\n$", r.stdout)
+  end)
+
+  t.it("holds for the flows of its SDK examples, pip install among them", function()
+    serve_image "pip"
+    sdk.flows(function(op, body)
+      return (run(op, (json.encode(body):gsub("'", "'\\''"))))
+    end, "1%.0")
+  end)
+
+  t.it("keeps the files of a sandbox as an image of its key alone", function()
+    if proc.run({ "python3", "-c", "import requests, jsonschema" }).status ~= 0 then
+      return pending "skipped: python3-requests and python3-jsonschema are not installed"
+    end
+    serve()
+    local made = proc.cli({ "key", "add", "other", "--credit", "1", "--state", dir },
+      { env = t.env })
+    local r = proc.run({ "python3", "spec/serve/checks.py", "snapshot" }, { timeout = 60,
+      env = proc.env { SERVE_URL = server.base:match "^http://[%d.:]+",
+        SERVE_KEYS = fill "@KEY@" .. " " .. made.stdout, PYTHONDONTWRITEBYTECODE = "1" } })
+    assert.equal("ok snapshot\n", r.stdout, r.stdout .. r.stderr)
   end)
 
   t.it("waits for nobody's image in vain: what there is not is said", function()

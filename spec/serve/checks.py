@@ -345,6 +345,52 @@ def second_family():
     assert v["state"] == "finished" and v["returncode"] == 4, v
 
 
+def ports():
+    """A port that a sandbox was made with is reached on the server's loopback, from when it says ready."""
+    sb = A.ask("POST", "/v1/sandboxes", {"timeout": 60, "unencrypted_ports": [8000, 9000], "ready": {"tcp": 8000},
+                                         "entrypoint": ["python3", "-m", "http.server", "-d", "/tmp", "8000"]}).json()
+    assert sb["unencrypted_ports"] == [8000, 9000] and sb["state"] in ("started", "ready"), sb
+    path = "/v1/sandboxes/" + sb["sandbox_id"]
+    until(lambda: A.ask("GET", path).json()["state"] == "ready")
+    assert A.post("status", {"sandbox_id": sb["sandbox_id"]})["status"] == "running"
+    first, second = A.ask("GET", path + "/tunnels").json()["tunnels"]
+    assert (first["port"], first["encrypted"], second["port"]) == (8000, False, 9000), first
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", first["url"]) and first["url"] != second["url"], first
+    A.exec(sb["sandbox_id"], "echo here > /tmp/page")
+    direct = requests.Session()
+    direct.trust_env = False
+    assert direct.get(first["url"] + "/page", timeout=20).text == "here\n"
+    assert Client(1).ask("GET", path + "/tunnels").status_code == 404
+    assert A.ask("DELETE", path).status_code == 200
+    assert A.ask("GET", path + "/tunnels").json()["tunnels"] == []
+    try:
+        direct.get(first["url"], timeout=20)
+        raise AssertionError("it is still reached")
+    except requests.ConnectionError:
+        pass
+    r = A.ask("POST", "/v1/sandboxes", {"encrypted_ports": [8000]})
+    assert r.status_code == 501 and error_code(r) == "unsupported", r.text
+
+
+def snapshot():
+    """Needs an image that is not the machine's own. What is kept is for the same key alone."""
+    sb = A.create(timeout=60)
+    A.exec(sb, "echo kept > /srv/f")
+    kept = A.ask("POST", f"/v1/sandboxes/{sb}/snapshot", {})
+    assert kept.status_code == 201, kept.text
+    image = kept.json()["image"]
+    r = A.ask("POST", "/v1/sandboxes", {"timeout": 60, "image": image})
+    assert r.status_code == 201 and r.json()["image"] == image, r.text
+    assert A.exec(r.json()["sandbox_id"], "cat /srv/f")["stdout"] == "kept\n"
+    A.terminate(r.json()["sandbox_id"])
+    r = Client(1).ask("POST", COMPUTE + "/create", {"image": image})
+    assert r.status_code == 404 and error_code(r) == "image_not_found", r.text
+    assert error_code(A.ask("POST", f"/v1/sandboxes/{sb}/snapshot", {"name": "mine"})) == "denied"
+    A.terminate(sb)
+    r = A.ask("POST", f"/v1/sandboxes/{sb}/snapshot", {})
+    assert r.status_code == 410 and error_code(r) == "sandbox_terminated", r.text
+
+
 def events(r, at_once=1):
     name, found = None, []
     for line in r.iter_lines(chunk_size=at_once):

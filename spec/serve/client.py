@@ -16,28 +16,9 @@ COMPUTE = "/v1/marketplace/compute/sandbox"
 HOST, PORT = re.match(r"https?://(.*):(\d+)$", BASE).groups()
 PORT = int(PORT)
 
-# The sandbox of the Modal schema, as it is published: its fields, types and bounds.
-_port = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
-MODAL = {
-    "type": "object",
-    "required": ["sandbox_id", "app_id", "state"],
-    "properties": {
-        "sandbox_id": {"type": "string"},
-        "app_id": {"type": "string"},
-        "state": {"enum": ["created", "scheduled", "started", "ready", "finished", "terminated"]},
-        "image": {"type": "string"},
-        "entrypoint": {"type": "array", "items": {"type": "string"}},
-        "gpu": {"type": "string"},
-        "cpu": {"type": "number", "minimum": 0.125},
-        "memory": {"type": "integer", "minimum": 128},
-        "timeout": {"type": "integer", "minimum": 1, "maximum": 86400},
-        "idle_timeout": {"type": "integer", "minimum": 0},
-        "encrypted_ports": _port,
-        "unencrypted_ports": _port,
-        "tags": {"type": "object", "additionalProperties": {"type": "string"}},
-        "created_at": {"type": "string", "format": "date-time"},
-    },
-}
+# The sandbox of the Modal schema, as it is published.
+with open(os.path.join(os.path.dirname(__file__), "modal-sandbox.json"), encoding="utf-8") as _f:
+    MODAL = jsonschema.Draft202012Validator(json.load(_f))
 
 _session = requests.Session()
 _session.trust_env = False
@@ -90,7 +71,7 @@ def check_answer(method, path, status, content_type, body):
     _validate(content[kind]["schema"], value)
     if pattern.startswith("/v1/sandboxes") and status < 300:
         for v in value.get("sandboxes", [value] if "state" in value else []):
-            jsonschema.validate(v, MODAL)
+            MODAL.validate(v)
 
 
 class Client:

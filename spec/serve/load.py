@@ -1,6 +1,7 @@
 # Many clients at once, over bare sockets:  load.py MODE ...  with SERVE_URL and SERVE_KEYS.
 #
-#   soak CLIENTS SECONDS   each client creates, runs commands, looks, ends, again and again; then counts what is left
+#   soak CLIENTS SECONDS   each client creates, runs commands, looks, ends, again and again; then counts what is left.
+#                          With SERVE_TALLY it writes there what each key was answered with 200, for books.py
 #   streams N              N execs as event streams at once; each has to arrive whole
 #   life N                 N times create, exec, terminate by one client; prints the median of microseconds
 import asyncio
@@ -14,6 +15,7 @@ import time
 
 HOST, PORT = re.match(r"http://(.*):(\d+)$", os.environ["SERVE_URL"]).groups()
 KEYS = os.environ.get("SERVE_KEYS", "").split()
+TALLY = [dict.fromkeys(("create", "exec", "status", "terminate"), 0) for _ in KEYS]  # answers that are charged
 BASE = "/v1/marketplace/compute/sandbox/"
 
 
@@ -42,7 +44,9 @@ class Connection:
         return status, json.loads(text) if "application/json" in head else text.decode()
 
     async def post(self, op, body):
-        return await self.ask("POST", BASE + op, body)
+        status, v = await self.ask("POST", BASE + op, body)
+        TALLY[KEYS.index(self.key)][op] += status == 200
+        return status, v
 
     async def stream(self, body):
         """Events of an exec, until the last one."""
@@ -64,13 +68,13 @@ class Connection:
 
 
 async def created(c, counts, **fields):
-    """A sandbox, waiting as long as there is no room."""
+    """A sandbox, waiting as long as there is no room, or too little time."""
     while True:
         status, v = await c.post("create", {"timeout": 300, **fields})
         if status == 200:
             return v["sandbox_id"]
-        assert status == 503 and v["error"]["code"] == "capacity", (status, v)
-        counts["no room"] = counts.get("no room", 0) + 1
+        assert status == 503 and v["error"]["code"] in ("capacity", "engine_unavailable"), (status, v)
+        counts[v["error"]["code"]] = counts.get(v["error"]["code"], 0) + 1
         await asyncio.sleep(random.random())
 
 
@@ -120,6 +124,9 @@ async def soak(clients, seconds):
     assert made == ended == counts["life"] and alive == 0, "a sandbox is lost"
     assert await metric("regolith_execs") == 0
     assert rss < warm * 1.25 + 32 * 2**20, "memory grows"
+    if os.environ.get("SERVE_TALLY"):
+        with open(os.environ["SERVE_TALLY"], "w", encoding="utf-8") as f:
+            json.dump(TALLY, f)
     print("ok")
 
 

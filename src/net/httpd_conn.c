@@ -24,6 +24,7 @@
 
 #define PIPELINE_MAX (64u << 10) /* bytes read ahead of an answer */
 #define LINGER_MS    5000
+#define UNREAD_MS    50         /* until what lies in the socket has been read */
 #define SLOWEST      (16 << 10) /* bytes of a whole answer that must be taken per stall_ms */
 #define NEVER        UINT64_MAX
 
@@ -100,6 +101,16 @@ static void on_due(struct conn *c)
   }
 }
 
+/* A loop that was held up, or a machine that stood still, sees that a time is over before it reads
+ * what came in time. */
+static bool has_unread(const struct conn *c)
+{
+  uv_os_fd_t fd;
+  int n = 0;
+  if (c->state != CONN_HEAD && c->state != CONN_BODY) return false;
+  return uv_fileno((const uv_handle_t *)&c->tcp, &fd) == 0 && ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+}
+
 static void on_timer(struct timer *t)
 {
   struct conn *c = t->data;
@@ -107,6 +118,8 @@ static void on_timer(struct timer *t)
   c->fires_ms = NEVER;
   if (c->due_ms != NEVER && c->due_ms > now)
     set_due(c, c->due_ms - now);
+  else if (c->due_ms != NEVER && has_unread(c))
+    set_due(c, UNREAD_MS);
   else if (c->due_ms != NEVER)
     on_due(c);
 }
