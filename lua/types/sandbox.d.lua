@@ -181,7 +181,7 @@ function Sandbox:status() end
 ---```
 function Sandbox:terminate() end
 
----Lets the sandbox outlive the script.
+---Lets the sandbox outlive the script. `sandbox.get` finds it again, by its id.
 ---
 ---Errors: `unsupported` where it would not (the local engine under `regolith run`).
 ---```lua
@@ -484,11 +484,13 @@ function Sandbox:commit(opts) end
 ---@return sandbox.Sandbox[] copies
 function Sandbox:fork(n) end
 
----A handle for one of this script's sandboxes by its id.
+---A handle for one of this script's sandboxes by its id. On an engine elsewhere (`opts.engine`, else the default one) also
+---for one that was detached, or made by others with the same key: it is used, and lives on when the script ends.
 ---
----Errors: `sandbox_not_found`.
+---Errors: `sandbox_not_found`, `sandbox_terminated` (it has ended, elsewhere), `denied`, `engine_unavailable`.
 ---```lua
 ---local sb = sandbox.get "sb_0123456789"
+---print(sandbox.get("sb_9876543210", { engine = "gpu-box" }):exec("uptime").stdout)
 ---```
 ---@param id string
 ---@param opts? { engine: string? }

@@ -53,7 +53,7 @@ static struct fake {
   unsigned create_ms, kill_ms, kill_exec_ms;
   bool fail_create, refuse_create, refuse_exec, ignore_cancel, kill_first, never_kill;
   int fail_kills; /* that many kills fail */
-  size_t boxes_n, execs_n, kills, inputs;
+  size_t boxes_n, execs_n, kills, inputs, left_n;
   size_t flows_paused, flows_resumed;
   struct changes_op *changes; /* in flight */
   struct timer changed;
@@ -299,6 +299,7 @@ static int fake_exec(struct engine *e, struct exec_op *op, struct err *err)
 static void kill_box(struct fbox *b, struct kill_op *op)
 {
   b->ended = true;
+  fake.left_n += op->leave;
   timer_stop(loop, &b->end);
   finish_probe(b, false);
   struct list execs;

@@ -759,14 +759,44 @@ static void detached_sandboxes_live_on(void)
   supervisor_shutdown(sup, 5000, on_closed, &e);
   loop_run(loop);
   CHECK_INT(e.kind, ERR_NONE);
-  CHECK_STR(reason(&x), "terminated");
-  CHECK_INT(fake.boxes_n, 1); /* the other's was ended, this one was not */
+  CHECK_STR(reason(&x), "cancelled");
+  CHECK_INT(fake.boxes_n, 0);
+  CHECK_INT(fake.left_n, 1); /* the other's was ended, this one was not */
   supervisor_free(sup);
-  free(list_entry(fake.boxes.next, struct fbox, node));
   ops_free(ops);
   loop_free(loop);
   call_clear(&c);
   call_clear(&x);
+  fake_caps = 0;
+}
+
+static void adopted_sandboxes_are_left(void)
+{
+  fake_caps = ENGINE_CAP_OUTLIVES_HOST;
+  set_up(NULL);
+  struct call c = {0};
+  CHECK(!call(&c, "sandbox.get", "{\"sandbox_id\":\"sb_elsewhere0\"}")); /* it may not */
+  CHECK_INT(fake.boxes_n, 0);
+  owner = supervisor_owner_new(
+      sup, &(struct owner_conf){.name = "s", .may_adopt = true, .max_sandboxes = 1});
+  CHECK(call(&c, "sandbox.get", "{\"sandbox_id\":\"sb_elsewhere0\"}"));
+  CHECK_STR(val_get_str(&c.result, "sandbox_id", ""), "sb_elsewhere0");
+  CHECK(call(&c, "sandbox.get", "{\"sandbox_id\":\"sb_elsewhere0\"}")); /* known by now */
+  CHECK_INT(fake.boxes_n, 1);
+  CHECK(!call(&c, "sandbox.get", "{\"sandbox_id\":\"sb_elsewhere1\"}")); /* beyond its cap */
+  CHECK(
+      call(&c, "sandbox.exec", "{\"sandbox_id\":\"sb_elsewhere0\",\"command\":[\"exit\",\"0\"]}"));
+  int ended = 0;
+  supervisor_owner_end(sup, owner, count_done, &ended);
+  run_ms(5);
+  CHECK_INT(ended, 1);
+  CHECK_INT(fake.left_n, 1);
+  owner = supervisor_owner_new(sup, &(struct owner_conf){.name = "t", .may_adopt = true});
+  CHECK(call(&c, "sandbox.get", "{\"sandbox_id\":\"sb_elsewhere0\"}"));
+  CHECK(call(&c, "sandbox.terminate", "{\"sandbox_id\":\"sb_elsewhere0\"}"));
+  CHECK_INT(fake.left_n, 1); /* this one was asked to end */
+  call_clear(&c);
+  tear_down();
   fake_caps = 0;
 }
 
@@ -971,6 +1001,7 @@ const struct test_case test_cases[] = {
     {"readiness", readiness},
     {"images_of_sandboxes", images_of_sandboxes},
     {"detached_sandboxes_live_on", detached_sandboxes_live_on},
+    {"adopted_sandboxes_are_left", adopted_sandboxes_are_left},
     {"spawned_commands", spawned_commands},
     {"operations_on_files", operations_on_files},
     {"events_come_in_order", events_come_in_order},

@@ -176,7 +176,39 @@ exited	0	nil	true	[/tmp
     ]])
     assert.equal(0, r.status, r.stderr)
     assert.equal(1, alive())
-    assert.equal("200", delete(r.stdout:match "%S+"))
+    local id = r.stdout:match "%S+"
+
+    local get = ([[
+      local sandbox = require "sandbox"
+      local sb = sandbox.get("%s"%s)
+      local r = sb:exec "echo $((6 * 7))"
+      print(sb.engine, sb.config.image, r.stdout, sb:status().commands_executed)
+    ]]):format(id, "%s")
+    for n = 1, 2 do
+      r = run(url, key, get:format "")
+      assert.equal(("remote\thost\t42\n\t%d\n"):format(n), r.stdout, r.stderr)
+      assert.equal(1, alive()) -- whoever uses it leaves it
+    end
+    -- A command that is under way ends with the script, its sandbox does not.
+    r = run(url, key, get:format "" .. "sb:exec 'sleep 60'",
+      { "--engine", "remote", "--timeout", "1s" })
+    assert.equal(124, r.status)
+    assert.equal(1, alive())
+    local home = files.dir "config"
+    lfs.mkdir(home .. "/regolith")
+    files.write(home .. "/regolith/config.lua", ([[return { engines = {
+      there = { type = "remote", url = "%s", key_env = "REGOLITH_API_KEY" } } }]]):format(url))
+    r = run(url, key, get:format ', { engine = "there" }', {}, { XDG_CONFIG_HOME = home })
+    expect.contains(r.stderr, 'engine = "there" was not granted')
+    r = run(url, key, get:format "" .. "sb:terminate()")
+    assert.equal(0, r.status, r.stderr)
+    assert.equal(0, alive())
+    r = run(url, key, ([[
+      for _, id in ipairs { "%s", "sb_0000000000" } do
+        print(select(2, pcall(require("sandbox").get, id)).code)
+      end
+    ]]):format(id))
+    assert.equal("sandbox_terminated\nsandbox_not_found\n", r.stdout, r.stderr)
   end)
 
   -- Runs source, with its state in home, and kills that once when(p) returns.

@@ -74,6 +74,9 @@ struct connect_refused {
 
 struct create_op {
   const char *sandbox_id;
+  /* With ENGINE_CAP_OUTLIVES_HOST: no box is made, the one that the engine knows by sandbox_id is
+   * used from here on. Fails, and changes nothing, where there is none that is alive. */
+  bool adopt;
   uint64_t owner;                 /* boxes of different owners share nothing */
   const struct create_args *args; /* complete; valid until on_done */
   /* What the caller said of them, NULL = all; valid until create returns. The rest are defaults,
@@ -98,7 +101,9 @@ struct create_op {
   uint16_t ret_ports[ENGINE_PORTS_MAX];
   /* Of an on_end with BOX_END_ENTRYPOINT: its exit code, or -1 where nobody knows. */
   int ret_entry_code;
-  void *engine_data; /* the engine's while in flight */
+  int64_t ret_created_s, ret_expires_s; /* of one that was adopted, wall clock; 0 = not told */
+  int64_t ret_commands;                 /* … run in it by then; -1 = not told */
+  void *engine_data;                    /* the engine's while in flight */
 };
 
 enum exec_stream { EXEC_STDOUT = 1, EXEC_STDERR = 2 };
@@ -146,7 +151,10 @@ struct kill_op {
   struct exec_op *exec; /* NULL: the whole box, which is released when on_done comes */
   struct create_op
       *create; /* instead of box: a create still in flight; its on_done then fails with CANCELLED */
-  int signal;  /* with exec: sent to the command alone; 0 = end it and all it started */
+  /* With the box, and ENGINE_CAP_OUTLIVES_HOST: its commands are ended, and it lives on without us.
+   */
+  bool leave;
+  int signal; /* with exec: sent to the command alone; 0 = end it and all it started */
   void (*on_done)(struct kill_op *op, const struct err *err);
   void *data;
   void *engine_data;
@@ -237,8 +245,8 @@ struct engine_ops {
   void (*image_drop)(struct engine *e, const char *image);
   /* NULL: what it has is not known here. */
   int (*gpus)(struct engine *e, struct gpus_op *op, struct err *err);
-  /* Ends every box, then calls done. With ENGINE_CAP_OUTLIVES_HOST the boxes that are left by then
-   * are detached ones: they stay, and nothing of theirs is called back any more. */
+  /* Ends every box that there still is, then calls done; with ENGINE_CAP_OUTLIVES_HOST they stay,
+   * and nothing of theirs is called back any more. */
   void (*close)(struct engine *e, void (*done)(void *data), void *data);
 };
 

@@ -345,7 +345,7 @@ static const struct grants *http_grants_of(void *data, uint64_t owner)
 
 static uint64_t owner_of_script(struct host *h, const struct host_script_conf *conf)
 {
-  struct owner_conf owner = {.name = conf->name};
+  struct owner_conf owner = {.name = conf->name, .may_adopt = true};
   struct grant_bounds b = {0};
   if (conf->grants) {
     grants_bounds(conf->grants, &b);

@@ -116,7 +116,7 @@ static void entrypoint_ended(struct exec *x)
   struct sandbox *sb = x->sb;
   sb->entry = NULL;
   sb->exit_code = x->run.ret_code + (x->run.ret_end == EXEC_END_SIGNAL ? 128 : 0);
-  if (sb->state != SANDBOX_STARTED || sb->left) return;
+  if (sb->state != SANDBOX_STARTED) return;
   if (x->failed) {
     sb->end_err = x->done_err;
     sandbox_end(sb, END_FAILED);
@@ -195,7 +195,6 @@ static void finish(struct exec *x)
   supervisor_bury(sb->sup, &x->dying);
   if (sb->entry == x) entrypoint_ended(x);
   sandbox_touch(sb);
-  if (sb->left && sb->execs_n == 0) sandbox_leave(sb);
   if (sb->state == SANDBOX_DRAINING && sb->execs_n == 0) sandbox_event(sb, SANDBOX_EV_DRAINED);
 }
 

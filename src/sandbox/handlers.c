@@ -330,6 +330,44 @@ static void status_cancel(struct op *op, void *ctx)
   look_wait_cancel(op);
 }
 
+/* One that this process did not make, of an engine whose sandboxes outlive those who made them: it
+ * is used under the same grants as one that is made, and left when its owner ends. */
+static int adopt(struct supervisor *sup, struct owner *o, struct op *op,
+                 const struct target_args *t, struct err *err)
+{
+  struct create_args args;
+  struct val asked = val_map();
+  if (t->engine) val_add(&asked, "engine", val_str(t->engine));
+  int rc = create_args_parse(&asked, &sup->defaults, &args, err);
+  if (rc == 0) rc = refuse_closing(sup, err);
+  if (rc == 0 && o->admit) rc = o->admit(o->admit_data, &asked, &args, err);
+  if (rc == 0) rc = check_room(sup, o, err);
+  if (rc == 0) rc = sandbox_adopt(sup, o, op, &args, t->sandbox_id, err);
+  create_args_free(&args);
+  val_free(&asked);
+  return rc;
+}
+
+static int get_start(struct op *op, void *ctx, struct err *err)
+{
+  struct supervisor *sup = ctx;
+  struct owner *o = owner_find(sup, op->owner);
+  struct target_args t;
+  int rc = target_args_parse(op->name, &op->args, &t, err);
+  if (rc < 0) return rc;
+  const char *name = t.engine ? t.engine : sup->defaults.engine;
+  const struct engine_entry *e = engine_entry_find(sup, name, "engine", err);
+  bool known = sandbox_find(sup, op->owner, t.sandbox_id, NULL) != NULL;
+  if (!e)
+    rc = -EINVAL;
+  else if (!known && o && o->may_adopt && !o->ending && (e->caps & ENGINE_CAP_OUTLIVES_HOST))
+    rc = adopt(sup, o, op, &t, err);
+  else
+    rc = status_start(op, ctx, err);
+  target_args_free(&t);
+  return rc;
+}
+
 /* ---- what it changed ---- */
 
 static void changes_cancel_op(struct op *op, void *ctx)
@@ -718,7 +756,7 @@ static const struct op_handler handlers[] = {
     {.name = "sandbox.spawn", .start = spawn_op_start, .cancel = process_spawn_cancel},
     {.name = "sandbox.terminate", .start = terminate_start, .cancel = terminate_cancel},
     {.name = "sandbox.status", .start = status_start, .cancel = status_cancel},
-    {.name = "sandbox.get", .start = status_start},
+    {.name = "sandbox.get", .start = get_start, .cancel = create_cancel},
     {.name = "sandbox.list", .start = list_start},
     {.name = "sandbox.extend", .start = extend_start},
     {.name = "sandbox.wait_ready", .start = wait_ready_start, .cancel = wait_ready_cancel},

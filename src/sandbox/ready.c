@@ -117,7 +117,7 @@ static void on_probed(struct probe_op *op, bool open)
 {
   struct sandbox *sb = op->data;
   sb->readiness.probing = false;
-  if (sb->state != SANDBOX_STARTED || sb->left) return;
+  if (sb->state != SANDBOX_STARTED) return;
   if (!open) {
     ask_later(sb);
     return;

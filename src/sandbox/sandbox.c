@@ -48,6 +48,7 @@ static const struct end_info {
                       "has ended with its entrypoint"},
     [END_CRASHED] = {"terminated", REASON_TERMINATED, ERR_SANDBOX_TERMINATED,
                      "ended when the process that had it was killed"},
+    [END_LEFT] = {"left", REASON_CANCELLED, ERR_CANCELLED, "was left to live on"},
 };
 
 /* The last line that says something of a text, shortened. */
@@ -232,7 +233,7 @@ static void on_idle(struct timer *t)
 
 void sandbox_touch(struct sandbox *sb)
 {
-  if (sb->state != SANDBOX_STARTED || sb->left || sb->args.idle_timeout_s == 0) return;
+  if (sb->state != SANDBOX_STARTED || sb->args.idle_timeout_s == 0) return;
   if (sb->execs_n > (sb->entry ? 1 : 0)) /* the entrypoint is no activity */
     timer_stop(sb->sup->loop, &sb->idle);
   else
@@ -326,14 +327,19 @@ static void keep_granted(struct sandbox *sb)
   budgets_give(&sb->owner->budgets, &sb->holding, (int64_t[BUDGET_KINDS]){less, 0, 0});
 }
 
+static void start_life(struct sandbox *sb)
+{
+  sb->created_s = clock_wall_s();
+  keep_granted(sb);
+  if (sb->engine->priced) sb->cost_microusd = sb->life_microusd = price_reservation(&sb->args);
+  timer_start(sb->sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
+}
+
 static void do_start(struct sandbox *sb)
 {
   struct supervisor *sup = sb->sup;
   sb->started_ms = loop_now_ms(sup->loop);
-  sb->created_s = clock_wall_s();
-  keep_granted(sb);
-  if (sb->engine->priced) sb->cost_microusd = sb->life_microusd = price_reservation(&sb->args);
-  timer_start(sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
+  if (!sb->adopted) start_life(sb);
   if (start_entrypoint(sb) < 0) {
     sandbox_end(sb, END_FAILED);
     return;
@@ -410,7 +416,8 @@ static void do_kill(struct sandbox *sb)
   struct err err = {0};
   struct engine *e = sb->engine->engine;
   sb->kill_tries++;
-  sb->kill = (struct kill_op){.box = sb->create.ret_box, .on_done = on_killed, .data = sb};
+  sb->kill = (struct kill_op){
+      .box = sb->create.ret_box, .leave = sb->end == END_LEFT, .on_done = on_killed, .data = sb};
   if (e->ops->kill(e, &sb->kill, &err) < 0) kill_failed(sb, &err);
 }
 
@@ -491,22 +498,6 @@ void sandbox_detach(struct sandbox *sb, struct owner *to)
   sb->owner = to;
   list_append(&to->live, &sb->by_owner);
   to->live_n++;
-}
-
-/* It lives on without us: its commands are ended, so that their ops are answered, then it is
- * neither counted nor watched any more. The record stays until the engine is closed. */
-void sandbox_leave(struct sandbox *sb)
-{
-  sb->left = true;
-  do_stop(sb);
-  if (sb->execs_n > 0) {
-    LIST_FOREACH_SAFE (it, &sb->execs)
-      sandbox_exec_kill(list_entry(it, struct exec, node), REASON_TERMINATED);
-    return;
-  }
-  sb->sup->live_n--;
-  sb->owner->live_n--;
-  supervisor_check_closed(sb->sup);
 }
 
 void sandbox_forget(struct sandbox *sb)
@@ -633,11 +624,22 @@ static void take_config(struct sandbox *sb, const struct val *config)
   val_free(&said);
 }
 
+static void take_life(struct sandbox *sb, const struct create_op *create)
+{
+  int64_t expires_s = create->ret_expires_s;
+  if (create->ret_created_s > 0) sb->created_s = create->ret_created_s;
+  if (expires_s > sb->created_s && expires_s - sb->created_s <= SANDBOX_DAY_S)
+    sb->args.timeout_s = (uint32_t)(expires_s - sb->created_s);
+  sb->looking.expires_s = expires_s;
+  if (create->ret_commands > 0) sb->looking.others = (uint64_t)create->ret_commands;
+}
+
 static void on_create_done(struct create_op *create, const struct err *err)
 {
   struct sandbox *sb = create->data;
   if (!err && create->ret_id[0]) take_id(sb, create->ret_id);
   if (!err && create->ret_config) take_config(sb, create->ret_config);
+  if (!err && sb->adopted) take_life(sb, create);
   if (err && sb->end == END_NONE) {
     sb->end = END_FAILED;
     sb->end_err = *err;
@@ -655,7 +657,6 @@ static void on_box_end(void *data, enum box_end why)
       [BOX_END_TERMINATED] = END_TERMINATED,
   };
   struct sandbox *sb = data;
-  if (sb->left) return;
   if (sb->end == END_NONE) sb->end = ends[why];
   if (why == BOX_END_ENTRYPOINT) sb->exit_code = sb->create.ret_entry_code;
   sandbox_event(sb, SANDBOX_EV_BOX_END);
@@ -706,14 +707,14 @@ static struct sandbox *sandbox_new(struct supervisor *sup, struct owner *o,
   return sb;
 }
 
-int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
-                   struct holding *holding, struct err *err)
+static int start_create(struct sandbox *sb, struct op *op, struct err *err)
 {
-  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
-  struct sandbox *sb = sandbox_new(sup, o, entry, args);
+  struct supervisor *sup = sb->sup;
+  struct owner *o = sb->owner;
+  struct engine_entry *entry = sb->engine;
   sb->op = op;
-  id_sandbox(sb->id);
   sb->create = (struct create_op){.sandbox_id = sb->id,
+                                  .adopt = sb->adopted,
                                   .owner = o->id,
                                   .args = &sb->args,
                                   .asked = &op->args,
@@ -727,14 +728,35 @@ int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struc
     sandbox_free(&sb->dying);
     return rc;
   }
-  sb->holding = *holding;
-  *holding = (struct holding){0};
   op->handler_data = sb;
   index_add(&sup->sandboxes, &sb->by_id, index_hash_text(sb->id));
   list_append(&o->live, &sb->by_owner);
   o->live_n++;
   sup->live_n++;
   return 0;
+}
+
+int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                   struct holding *holding, struct err *err)
+{
+  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
+  struct sandbox *sb = sandbox_new(sup, o, entry, args);
+  id_sandbox(sb->id);
+  int rc = start_create(sb, op, err);
+  if (rc < 0) return rc;
+  sb->holding = *holding;
+  *holding = (struct holding){0};
+  return 0;
+}
+
+int sandbox_adopt(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                  const char *id, struct err *err)
+{
+  struct engine_entry *entry = engine_entry_find(sup, args->engine, "engine", err);
+  struct sandbox *sb = sandbox_new(sup, o, entry, args);
+  snprintf(sb->id, sizeof sb->id, "%s", id);
+  sb->adopted = sb->detached = true;
+  return start_create(sb, op, err);
 }
 
 /* What the numbers say, taken with care: they come from a file. */

@@ -136,6 +136,7 @@ static struct owner *owner_new(struct supervisor *sup, uint64_t id, const struct
                       .name = xstrdup(conf->name ? conf->name : ""),
                       .max_sandboxes = conf->max_sandboxes,
                       .allow_dir_images = conf->allow_dir_images,
+                      .may_adopt = conf->may_adopt,
                       .max_life_s = conf->max_life_s,
                       .admit = conf->admit,
                       .admit_name = conf->admit_name,
@@ -164,10 +165,8 @@ static void end_all_of(struct owner *o, enum sandbox_end why)
   struct sandbox **all = xcalloc(o->live_n, sizeof(struct sandbox *));
   LIST_FOREACH (it, &o->live) all[n++] = list_entry(it, struct sandbox, by_owner);
   for (size_t i = 0; i < n; i++) {
-    if (why == END_SHUTDOWN && all[i]->detached && all[i]->state == SANDBOX_STARTED)
-      sandbox_leave(all[i]);
-    else
-      sandbox_end(all[i], why);
+    bool leave = all[i]->detached && all[i]->state == SANDBOX_STARTED;
+    sandbox_end(all[i], leave ? END_LEFT : why);
   }
   free(all);
 }

@@ -48,6 +48,7 @@ struct owner_conf {
   const char *name;       /* shown in events */
   uint32_t max_sandboxes; /* live at once; 0 = no cap */
   bool allow_dir_images;  /* any image = "dir:PATH", not only the default one; without admit */
+  bool may_adopt;         /* by its id, a sandbox of an engine that it was not made by here */
   uint32_t max_life_s;    /* of a sandbox, extends included; 0 = what any may have */
   bool cost_capped;       /* max_microusd counts */
   int64_t max_microusd;   /* all that it may spend */

@@ -53,6 +53,7 @@ enum sandbox_end {
   END_LOST,
   END_FINISHED, /* its entrypoint ended */
   END_CRASHED,  /* with the process that had it, which was killed */
+  END_LEFT,     /* it lives on without us */
   END_KINDS
 };
 
@@ -75,7 +76,7 @@ struct owner {
   uint64_t id;
   char *name; /* owned */
   uint32_t max_sandboxes;
-  bool allow_dir_images;
+  bool allow_dir_images, may_adopt;
   uint32_t max_life_s; /* 0 = none */
   int (*admit)(void *data, const struct val *asked, struct create_args *args, struct err *err);
   int (*admit_name)(void *data, const char *name, struct err *err);
@@ -140,7 +141,7 @@ struct sandbox {
   struct looking looking;
   bool announced;         /* its creation was answered and told */
   bool detached;          /* outlives its owner and this process */
-  bool left;              /* the shutdown let go of it */
+  bool adopted;           /* was there before; its life-time is not ours to end */
   uint64_t commands;      /* accepted so far */
   int64_t created_s;      /* wall clock: accepted, then started */
   int64_t ended_s;        /* wall clock */
@@ -276,6 +277,9 @@ void handlers_register(struct supervisor *sup);
 /* sandbox.c */
 int sandbox_create(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
                    struct holding *holding, struct err *err); /* moves args and holding */
+/* Uses one that the engine has already; the owner's end leaves it. */
+int sandbox_adopt(struct supervisor *sup, struct owner *o, struct op *op, struct create_args *args,
+                  const char *id, struct err *err); /* moves args */
 struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char *id,
                              struct err *err);
 void sandbox_end(struct sandbox *sb, enum sandbox_end why);
@@ -290,7 +294,6 @@ struct val sandbox_view(const struct sandbox *sb);
 void sandbox_amounts(const struct engine_entry *e, const struct create_args *a,
                      int64_t ret_amounts[BUDGET_KINDS]);
 void sandbox_detach(struct sandbox *sb, struct owner *to);
-void sandbox_leave(struct sandbox *sb);  /* a detached one, at shutdown */
 void sandbox_forget(struct sandbox *sb); /* a retained one */
 void sandbox_prune(struct supervisor *sup);
 void sandbox_record(const struct sandbox *sb); /* as it is now, to the journal */

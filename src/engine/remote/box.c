@@ -2,8 +2,9 @@
  *
  * A create that was cancelled is waited for all the same, because only its answer has the id to end
  * the sandbox by; it carries an Idempotency-Key, so that a lost answer can be asked for again where
- * the server honours it. What the caller left open is left open to the server, whose answer says
- * what it took. An id is opaque: text of up to 63 printable characters.
+ * the server honours it. One that was there before us is asked after instead, and nothing of it is
+ * ended but what we run in it. What the caller left open is left open to the server, whose answer
+ * says what it took. An id is opaque: text of up to 63 printable characters.
  *
  * creating → alive → ending → gone */
 #include <errno.h>
@@ -22,6 +23,7 @@ enum {
   STALL_MS = 90 * 1000,   /* it waits for 55 s at most */
   STATUS_MS = 20 * 1000,
   CHECK_MS = 10 * 1000,
+  LEAVE_MS = 3000, /* for the server's word about what ran in a sandbox that is gone */
   TERMINATE_MS = 20 * 1000
 };
 
@@ -46,7 +48,8 @@ static void end_look(struct engine_box *b)
 void remote_box_free(struct engine_box *b)
 {
   end_look(b);
-  remote_runs_leave(b);
+  remote_runs_leave(b, LEAVE_MS);
+  loop_defer_cancel(b->e->loop, &b->leaving);
   loop_defer_cancel(b->e->loop, &b->cancelled);
   list_remove(&b->node);
   free(b);
@@ -149,13 +152,20 @@ static void add_tag(const struct remote *e, struct val *body, const char *key)
   val_set(val_get_mut(body, "tags"), REMOTE_TAG, val_str(key));
 }
 
-int remote_create(struct remote *e, struct create_op *op, struct err *err)
+static struct engine_box *box_new(struct remote *e, struct create_op *op)
 {
   struct engine_box *b = xcalloc(1, sizeof *b);
   b->e = e;
   b->create = op;
   list_init(&b->runs);
   list_init(&b->node);
+  return b;
+}
+
+static int start_create(struct engine_box *b, struct err *err)
+{
+  struct remote *e = b->e;
+  const struct create_op *op = b->create;
   id_random(b->idem, sizeof b->idem - 1);
   struct val body = compute_create_body(op->args);
   leave_open(e, &body, op->asked);
@@ -172,8 +182,77 @@ int remote_create(struct remote *e, struct create_op *op, struct err *err)
                                                         .data = b},
                              &b->creating, err);
   val_free(&body);
+  if (rc < 0) remote_journal_over(e, b->idem);
+  return rc;
+}
+
+/* ---- one that is there ---- */
+
+/* An answer may say that it is not. */
+static bool has_ended(const struct val *answer)
+{
+  const char *status = val_get_str(answer, "status", ""), *state = val_get_str(answer, "state", "");
+  return strcmp(status, "terminated") == 0 || strcmp(state, "terminated") == 0 ||
+         strcmp(state, "finished") == 0;
+}
+
+static void on_adopted(struct remote_call *c, const struct err *err, int status,
+                       const struct val *answer)
+{
+  struct engine_box *b = c->conf.data;
+  struct create_op *op = b->create;
+  struct err why = {0};
+  (void)status;
+  b->creating = NULL;
+  if (!err && has_ended(answer)) {
+    err_set(&why, ERR_SANDBOX_TERMINATED, 0, "sandbox %s has ended", b->id);
+    err = &why;
+  }
+  if (err) {
+    fail_create(b, err);
+    return;
+  }
+  op->ret_box = b;
+  op->ret_config = val_get(answer, "config");
+  op->ret_created_s = compute_read_time(val_get_str(answer, "created_at", ""));
+  op->ret_expires_s = compute_read_time(val_get_str(answer, "expires_at", ""));
+  op->ret_commands = val_get_int(answer, "commands_executed", -1);
+  op->on_done(op, NULL);
+  op->ret_config = NULL;
+}
+
+static int ask_status(struct engine_box *b,
+                      void (*on_done)(struct remote_call *c, const struct err *err, int status,
+                                      const struct val *answer),
+                      struct remote_call **ret, struct err *err)
+{
+  struct val body = val_map();
+  val_add(&body, "sandbox_id", val_str(b->id));
+  int rc = remote_call_start(b->e,
+                             &(struct remote_call_conf){.op = "status",
+                                                        .body = &body,
+                                                        .again = REMOTE_SAFE,
+                                                        .total_ms = STATUS_MS,
+                                                        .on_done = on_done,
+                                                        .data = b},
+                             ret, err);
+  val_free(&body);
+  return rc;
+}
+
+static int start_adopt(struct engine_box *b, struct err *err)
+{
+  const char *id = b->create->sandbox_id;
+  if (!good_id(id)) return err_set(err, ERR_SANDBOX_NOT_FOUND, 0, "there is no such sandbox");
+  strcpy(b->id, id);
+  return ask_status(b, on_adopted, &b->creating, err);
+}
+
+int remote_create(struct remote *e, struct create_op *op, struct err *err)
+{
+  struct engine_box *b = box_new(e, op);
+  int rc = op->adopt ? start_adopt(b, err) : start_create(b, err);
   if (rc < 0) {
-    remote_journal_over(e, b->idem);
     free(b);
     return rc;
   }
@@ -188,9 +267,11 @@ static void on_cancelled(struct defer *d)
   struct kill_op *op = take_ptr(&b->cancel);
   struct remote_call *c = b->creating;
   struct err why = {0};
+  bool adopt = b->create->adopt;
   op->on_done(op, NULL);
   err_set(&why, ERR_CANCELLED, ECANCELED, "the create was cancelled");
-  if (c) remote_call_last(c, &why);
+  if (c && adopt) remote_call_abort(c, &why); /* there is nothing of it to end */
+  if (c && !adopt) remote_call_last(c, &why);
 }
 
 int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err)
@@ -205,14 +286,10 @@ int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err)
 
 /* ---- how it is ---- */
 
-/* An answer may say that it has ended. */
 static bool tell_end(struct engine_box *b, const struct val *answer)
 {
-  const char *status = val_get_str(answer, "status", ""), *state = val_get_str(answer, "state", "");
-  const char *reason = val_get_str(answer, "reason", "");
-  if (strcmp(status, "terminated") != 0 && strcmp(state, "terminated") != 0 &&
-      strcmp(state, "finished") != 0)
-    return false;
+  const char *state = val_get_str(answer, "state", ""), *reason = val_get_str(answer, "reason", "");
+  if (!has_ended(answer)) return false;
   if (strcmp(state, "finished") == 0 && !b->over) {
     b->over = true;
     b->create->ret_entry_code = (int)val_get_int(answer, "returncode", -1);
@@ -244,17 +321,7 @@ static void on_looked(struct remote_call *c, const struct err *err, int status,
 
 int remote_look(struct engine_box *b, struct look_op *op, struct err *err)
 {
-  struct val body = val_map();
-  val_add(&body, "sandbox_id", val_str(b->id));
-  int rc = remote_call_start(b->e,
-                             &(struct remote_call_conf){.op = "status",
-                                                        .body = &body,
-                                                        .again = REMOTE_SAFE,
-                                                        .total_ms = STATUS_MS,
-                                                        .on_done = on_looked,
-                                                        .data = b},
-                             &b->looking, err);
-  val_free(&body);
+  int rc = ask_status(b, on_looked, &b->looking, err);
   if (rc == 0) b->look = op;
   return rc;
 }
@@ -323,4 +390,22 @@ int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err)
   val_free(&body);
   if (rc == 0) b->kill = op;
   return rc;
+}
+
+static void on_left(struct defer *d)
+{
+  struct engine_box *b = d->data;
+  struct kill_op *op = b->kill;
+  remote_runs_leave(b, 0);
+  remote_box_free(b);
+  op->on_done(op, NULL);
+}
+
+int remote_leave(struct engine_box *b, struct kill_op *op, struct err *err)
+{
+  (void)err;
+  b->kill = op;
+  b->leaving = (struct defer){.cb = on_left, .data = b};
+  loop_defer(b->e->loop, &b->leaving);
+  return 0;
 }

@@ -209,6 +209,7 @@ static int kill_remote(struct engine *e, struct kill_op *op, struct err *err)
 {
   (void)e;
   if (op->create) return remote_cancel(op->create, op, err);
+  if (op->leave) return remote_leave(op->box, op, err);
   return op->exec ? remote_exec_kill(op->exec, op, err) : remote_terminate(op->box, op, err);
 }
 

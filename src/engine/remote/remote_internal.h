@@ -118,8 +118,9 @@ struct engine_box {
   char idem[REMOTE_KEY_SIZE];   /* the create's Idempotency-Key */
   struct create_op *create;     /* until it is answered, then for on_end */
   struct remote_call *creating; /* in flight, or NULL */
-  struct kill_op *kill;         /* its terminate is in flight */
-  struct kill_op *cancel;       /* of the create, to be answered */
+  struct kill_op *kill;         /* its terminate is in flight, or it is being left */
+  struct defer leaving;
+  struct kill_op *cancel; /* of the create, to be answered */
   struct defer cancelled;
   struct look_op *look;        /* to be answered … */
   struct remote_call *looking; /* … by this */
@@ -137,6 +138,7 @@ int remote_create(struct remote *e, struct create_op *op, struct err *err);
 int remote_cancel(struct create_op *create, struct kill_op *op, struct err *err);
 int remote_check(struct remote *e, struct check_op *op, struct err *err);
 int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err);
+int remote_leave(struct engine_box *b, struct kill_op *op, struct err *err);
 int remote_look(struct engine_box *b, struct look_op *op, struct err *err);
 void remote_box_free(struct engine_box *b);
 /* Nobody listens any more; their calls are being ended. */
@@ -161,8 +163,8 @@ void remote_orphans_free(struct remote *e);
 int remote_exec(struct engine_box *b, struct exec_op *op, struct err *err);
 int remote_exec_kill(struct exec_op *x, struct kill_op *op, struct err *err);
 void remote_exec_flow(struct exec_op *x, bool paused);
-/* The box is gone: what is still said to run there is waited for no longer than a moment. */
-void remote_runs_leave(struct engine_box *b);
+/* The box is gone, or (ms 0) is left: what is still said to run there is waited for no longer. */
+void remote_runs_leave(struct engine_box *b, uint64_t ms);
 /* Nobody listens any more; their calls are being ended. */
 void remote_runs_drop(struct engine_box *b);
 

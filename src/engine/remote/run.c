@@ -19,7 +19,6 @@
 
 enum {
   LATE_MS = 5000,             /* how long the server's own word about a time-out is waited for */
-  LEAVE_MS = 3000,            /* … about a command whose sandbox is gone */
   STALL_MS = 90 * 1000 * 1000 /* a server without a stream says nothing until the command ends */
 };
 
@@ -277,13 +276,13 @@ int remote_exec_kill(struct exec_op *x, struct kill_op *op, struct err *err)
   return 0;
 }
 
-void remote_runs_leave(struct engine_box *b)
+void remote_runs_leave(struct engine_box *b, uint64_t ms)
 {
   LIST_FOREACH_SAFE (it, &b->runs) {
     struct run *r = list_entry(it, struct run, node);
     list_remove(&r->node);
     r->box = NULL;
-    leave_in(r, LEAVE_MS);
+    leave_in(r, ms);
   }
 }
 
