@@ -5,6 +5,8 @@ local expect = require "spec.support.expect"
 local files = require "spec.support.files"
 local leftovers = require "spec.support.leftovers"
 local proc = require "spec.support.proc"
+local sys = require "spec.support.sys"
+local users = require "spec.support.user"
 
 -- Small operations with pauses, two waits each: says in a file how long they took.
 local ROUNDS <const> = 20
@@ -34,6 +36,55 @@ local FLOODS = {
   ]],
   ["of work"] = [[local n = 0 while true do n = n + 1 end]],
 }
+
+-- More endless loops than processors: all but as many are stopped, and every one has its turns.
+local TURNS = [[
+local n = 0
+for round = 1, 3 do
+  local began = os.clock()
+  while os.clock() - began < 0.04 do n = n + 1 end
+  print("round " .. round)
+end
+while true do n = n + 1 end
+]]
+
+describe("workers that only compute", function()
+  local before, user
+  before_each(function() before = leftovers.before() end)
+  after_each(function()
+    if user then user:remove() end
+    user = nil
+    files.clean()
+    leftovers.none_since(before, 5)
+  end)
+
+  local function take_turns()
+    local words = { "run", "--grace", "100ms" }
+    local scripts = 4 + tonumber(proc.run({ "nproc" }).stdout)
+    for _ = 1, scripts do words[#words + 1] = files.script("turns.lua", TURNS) end
+    local p = user and user:start(words) or proc.cli_start(words)
+    expect.eventually(20, "all but as many as there are processors are stopped", function()
+      local stopped = 0
+      for _, one in ipairs(sys.below(p.pid)) do
+        if one.name == "regolith-worker" and one.state == "T" then stopped = stopped + 1 end
+      end
+      return stopped >= 3
+    end)
+    expect.eventually(20, "each has had its turns", function()
+      return select(2, p:output():gsub("round 3", "")) == scripts
+    end)
+    p:kill "INT"
+    assert.equal(130, p:wait(20).status)
+  end
+
+  it("take turns", take_turns)
+
+  it("take turns, of an ordinary user", function()
+    user = users.make()
+    if not user then return pending(users.no_users) end
+    take_turns()
+  end)
+end)
 
 for _, mode in ipairs { "workers", "in process" } do
   describe("a flood (" .. mode .. ")", function()

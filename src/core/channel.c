@@ -1,10 +1,11 @@
 /* Frames over a stream socket, for the pair between a worker process and its host.
  *
  * Owns the descriptor, one uv_poll_t and two buffers that exist only while they hold something.
- * In a turn of the loop a channel reads once (PIECE bytes at most) and delivers TURN_FRAMES frames;
- * what is left waits while the other channels have theirs, so a peer that floods slows itself and
- * nobody else. Writing happens at once and queues only what the socket does not take. A frame
- * longer than the limit, or an end inside a frame, is a failure of the peer.
+ * In a turn of the loop a channel reads once (PIECE bytes at most) and delivers TURN_FRAMES frames.
+ * One that had more to deliver is busy: its turns come when the others have had theirs, and those
+ * of all busy ones together are short, so a peer that floods slows itself and nobody else. Writing
+ * happens at once and queues only what the socket does not take. A frame longer than the limit, or
+ * an end inside a frame, is a failure of the peer.
  *
  * Callbacks may pause or close the channel, so every loop here looks at its state again after each.
  *
@@ -36,8 +37,9 @@ struct channel {
   size_t out_at;
   int interest; /* UV_READABLE | UV_WRITABLE as the poll handle has it */
   bool paused, ended, closing;
+  bool busy;           /* its last turn was too short */
   unsigned turn_left;  /* frames that may still be delivered in this turn */
-  struct defer resume; /* whole frames wait in `in`: left by a turn, or by a pause */
+  struct defer resume; /* its next turn: while frames wait in `in`, or when it is busy */
   void (*closed)(void *data);
   void *closed_data;
 };
@@ -130,18 +132,27 @@ static void read_piece(struct channel *c)
     take(c, piece, (size_t)n);
 }
 
-static void end_turn(struct channel *c)
+static bool is_open(const struct channel *c)
 {
-  if (c->turn_left == 0 && c->in.len > 0 && !c->paused && !c->ended && !c->closing)
-    loop_defer(c->loop, &c->resume);
+  return !c->paused && !c->ended && !c->closing;
 }
 
-static void read_turn(struct channel *c)
+static void take_turn(struct channel *c)
+{
+  c->turn_left = TURN_FRAMES;
+  if (c->in.len > 0) deliver_kept(c);
+  if (c->turn_left > 0 && is_open(c)) read_piece(c);
+  c->busy = c->turn_left == 0;
+  if (c->busy && c->in.len > 0 && is_open(c)) loop_defer_late(c->loop, &c->resume);
+}
+
+static void on_readable(struct channel *c)
 {
   if (c->resume.queued) return; /* what came before comes first */
-  c->turn_left = TURN_FRAMES;
-  read_piece(c);
-  end_turn(c);
+  if (c->busy)
+    loop_defer_late(c->loop, &c->resume);
+  else
+    take_turn(c);
 }
 
 static void write_turn(struct channel *c)
@@ -170,15 +181,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     return;
   }
   if (events & UV_WRITABLE) write_turn(c);
-  if ((events & UV_READABLE) && !c->closing) read_turn(c);
+  if ((events & UV_READABLE) && !c->closing) on_readable(c);
 }
 
 static void on_resume(struct defer *d)
 {
-  struct channel *c = d->data;
-  c->turn_left = TURN_FRAMES;
-  deliver_kept(c);
-  end_turn(c);
+  take_turn(d->data);
 }
 
 int channel_new(struct channel **ret, struct loop *loop, int fd, size_t max_frame,

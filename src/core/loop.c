@@ -14,6 +14,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 
+enum { LATE_NS = 1000 * 1000 };
+
 struct loop {
   uv_loop_t uv;
   uv_timer_t clock;    /* fires at the top of the heap */
@@ -22,6 +24,7 @@ struct loop {
   struct timer **heap; /* min-heap by due_ms; entries owned by their users */
   size_t heap_n, heap_cap;
   struct list deferred; /* struct defer.node */
+  struct list late;     /* the same, after those */
 };
 
 static void heap_put(struct loop *l, size_t at, struct timer *t)
@@ -134,6 +137,25 @@ static void on_idle(uv_idle_t *idle)
   (void)idle;
 }
 
+static void run_first(struct list *list)
+{
+  struct defer *d = list_entry(list->next, struct defer, node);
+  list_remove(&d->node);
+  d->queued = false;
+  d->cb(d);
+}
+
+static void run_late(struct loop *l)
+{
+  if (list_empty(&l->late)) return;
+  uint64_t until = clock_mono_ns() + LATE_NS;
+  const struct list *last = l->late.prev;
+  for (bool more = true; more && !list_empty(&l->late) && clock_mono_ns() < until;) {
+    more = l->late.next != last;
+    run_first(&l->late);
+  }
+}
+
 /* Runs the calls that were waiting when the turn began; those they defer wait for the next turn. */
 static void on_turn(uv_check_t *turn)
 {
@@ -145,25 +167,31 @@ static void on_turn(uv_check_t *turn)
     list_remove(node);
     list_append(&batch, node);
   }
-  while (!list_empty(&batch)) {
-    struct defer *d = list_entry(batch.next, struct defer, node);
-    list_remove(&d->node);
-    d->queued = false;
-    d->cb(d);
-  }
-  if (list_empty(&l->deferred)) {
+  while (!list_empty(&batch)) run_first(&batch);
+  run_late(l);
+  if (list_empty(&l->deferred) && list_empty(&l->late)) {
     uv_idle_stop(&l->spin);
     uv_check_stop(&l->turn);
   }
 }
 
-void loop_defer(struct loop *l, struct defer *d)
+static void defer_to(struct loop *l, struct list *list, struct defer *d)
 {
   if (d->queued) return;
   d->queued = true;
-  list_append(&l->deferred, &d->node);
+  list_append(list, &d->node);
   uv_idle_start(&l->spin, on_idle);
   uv_check_start(&l->turn, on_turn);
+}
+
+void loop_defer(struct loop *l, struct defer *d)
+{
+  defer_to(l, &l->deferred, d);
+}
+
+void loop_defer_late(struct loop *l, struct defer *d)
+{
+  defer_to(l, &l->late, d);
 }
 
 void loop_defer_cancel(struct loop *l, struct defer *d)
@@ -187,6 +215,7 @@ int loop_new(struct loop **ret, struct err *err)
   uv_check_init(&l->uv, &l->turn);
   l->clock.data = l->turn.data = l;
   list_init(&l->deferred);
+  list_init(&l->late);
   *ret = l;
   return 0;
 }

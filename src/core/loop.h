@@ -51,5 +51,8 @@ struct defer {
 
 void loop_defer(struct loop *loop, struct defer *defer);
 void loop_defer_cancel(struct loop *loop, struct defer *defer);
+/* The same, after all the rest; of very many only a millisecond's worth in a turn. For work of
+ * those who ask for much, which the others need not wait for. */
+void loop_defer_late(struct loop *loop, struct defer *defer);
 
 #endif

@@ -5,9 +5,8 @@
  * For each request it forks a child, which takes off what privilege is left and becomes the script
  * (worker_walls.c, worker_main.c). Fork is cheap here: the process is small and single-threaded.
  *
- * It also reaps its children, says how each ended, and watches their appetite: a worker that burned
- * 100 ms without once waiting goes to SCHED_IDLE until it does, so that those who mostly wait run
- * first. Without the privilege to come back from there (an ordinary user) it leaves them alone.
+ * It also reaps its children, says how each ended, and lets those that only compute take turns
+ * (turns.c), so that those who mostly wait run first.
  *
  * When the host's socket closes it kills what is left and exits. */
 #include <errno.h>
@@ -28,29 +27,26 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/idmap.h"
 #include "base/list.h"
 #include "core/helper.h"
 #include "host/nursery.h"
 #include "host/nursery_internal.h"
+#include "host/turns.h"
 #include "host/worker_main.h"
-
-enum { TICK_MS = 100, GREEDY_US = 100000 };
 
 struct child {
   pid_t pid;
   uint64_t token;
-  uint64_t cpu_mark_us; /* processor time when it was last seen to have waited */
-  long waits;           /* voluntary context switches then */
-  bool idle;            /* runs under SCHED_IDLE */
+  struct taker taker;
 };
 
 struct nursery_process {
   int sock;
   struct idmap by_token; /* struct child, owned */
   struct idmap by_pid;
-  bool can_demote; /* has the privilege to bring a worker back from SCHED_IDLE */
+  struct turns turns;
 };
 
 /* ---- the empty room ---- */
@@ -131,6 +127,7 @@ static void spawn(struct nursery_process *n, int fd, const struct nursery_messag
   *c = (struct child){.pid = pid, .token = m->token};
   idmap_set(&n->by_token, c->token, c);
   idmap_set(&n->by_pid, (uint64_t)pid, c);
+  turns_add(&n->turns, &c->taker, pid);
 }
 
 static void reap(struct nursery_process *n)
@@ -141,6 +138,7 @@ static void reap(struct nursery_process *n)
     struct child *c = idmap_remove(&n->by_pid, (uint64_t)pid);
     if (!c) continue;
     idmap_remove(&n->by_token, c->token);
+    turns_remove(&n->turns, &c->taker);
     struct nursery_message m = {.verb = NURSERY_EXITED, .token = c->token};
     if (WIFSIGNALED(status))
       m.signal = WTERMSIG(status);
@@ -152,72 +150,6 @@ static void reap(struct nursery_process *n)
     report(n, &m);
     free(c);
   }
-}
-
-/* ---- appetite ---- */
-
-static uint64_t cpu_us_of(pid_t pid)
-{
-  clockid_t clock;
-  struct timespec ts;
-  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &ts) < 0) return 0;
-  return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
-
-/* Voluntary context switches: how often it has waited. The kernel tells through a /proc that our
- * empty root lacks, so the descriptor of the host's was kept. */
-static int proc_dir = -1;
-
-static long waits_of(pid_t pid)
-{
-  char path[32], text[4096];
-  snprintf(path, sizeof path, "%d/status", pid);
-  cleanup_close int fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC);
-  ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-  if (n <= 0) return -1;
-  text[n] = '\0';
-  const char *line = strstr(text, "\nvoluntary_ctxt_switches:");
-  return line ? strtol(line + 25, NULL, 10) : -1;
-}
-
-static void set_policy(struct child *c, int policy)
-{
-  struct sched_param none = {0};
-  if (sched_setscheduler(c->pid, policy, &none) == 0) c->idle = policy == SCHED_IDLE;
-}
-
-static void weigh(struct child *c)
-{
-  uint64_t cpu = cpu_us_of(c->pid);
-  if (!c->idle && cpu - c->cpu_mark_us < GREEDY_US) return;
-  long waits = waits_of(c->pid);
-  bool waited = waits != c->waits;
-  if (waited == c->idle) set_policy(c, waited ? SCHED_OTHER : SCHED_IDLE);
-  if (waited) {
-    c->waits = waits;
-    c->cpu_mark_us = cpu;
-  }
-}
-
-static void weigh_all(struct nursery_process *n)
-{
-  size_t at = 0;
-  for (struct child *c; (c = idmap_next(&n->by_pid, &at));) weigh(c);
-}
-
-/* Demoting oneself is always allowed; coming back is what needs privilege. */
-static bool may_demote(void)
-{
-  struct sched_param none = {0};
-  pid_t pid = fork();
-  if (pid == 0)
-    _exit(sched_setscheduler(0, SCHED_IDLE, &none) == 0 &&
-                  sched_setscheduler(0, SCHED_OTHER, &none) == 0
-              ? 0
-              : 1);
-  int status = 1;
-  return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-         WEXITSTATUS(status) == 0;
 }
 
 /* ---- the loop ---- */
@@ -262,30 +194,46 @@ static void kill_all(struct nursery_process *n)
   for (struct child *c; (c = idmap_next(&n->by_pid, &at));) kill(c->pid, SIGKILL);
 }
 
-int nursery_process_main(int sock)
+/* A child's end is news, that it was stopped is not. */
+static int watch_children(void)
 {
-  struct nursery_process n = {.sock = sock};
+  struct sigaction ends_only = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP};
+  sigaction(SIGCHLD, &ends_only, NULL);
   sigset_t child_ended;
   sigemptyset(&child_ended);
   sigaddset(&child_ended, SIGCHLD);
   sigprocmask(SIG_BLOCK, &child_ended, NULL);
+  return signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* ms from now, not less than 0; -1: never. */
+static int until(int64_t due_ms)
+{
+  int64_t now = (int64_t)clock_mono_ms();
+  return due_ms < 0 ? -1 : due_ms > now ? (int)(due_ms - now) : 0;
+}
+
+int nursery_process_main(int sock)
+{
+  struct nursery_process n = {.sock = sock};
+  struct pollfd fds[2] = {{.fd = sock, .events = POLLIN},
+                          {.fd = watch_children(), .events = POLLIN}};
   tzset(); /* os.date needs the zone's file, which the empty root lacks */
-  proc_dir = open("/proc", O_DIRECTORY | O_PATH | O_CLOEXEC);
-  n.can_demote = proc_dir >= 0 && may_demote();
+  turns_init(&n.turns);
   if (enter_namespaces() < 0 || empty_root() < 0) return NURSERY_NO_WALLS;
-  struct pollfd fds[2] = {
-      {.fd = sock, .events = POLLIN},
-      {.fd = signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK), .events = POLLIN}};
+  int64_t due_ms = -1;
   for (;;) {
-    bool watch = n.can_demote && n.by_pid.n > 0;
-    int ready = poll(fds, 2, watch ? TICK_MS : -1);
-    if (ready == 0) weigh_all(&n);
+    fds[0].events = turns_have_room(&n.turns) ? POLLIN : 0;
+    poll(fds, 2, until(due_ms));
     if (fds[1].revents & POLLIN) {
       struct signalfd_siginfo info;
       while (read(fds[1].fd, &info, sizeof info) > 0) {}
       reap(&n);
     }
     if (fds[0].revents && !serve(&n)) break;
+    if (until(due_ms) > 0 && turns_have_room(&n.turns)) continue;
+    int in_ms = turns_tick(&n.turns);
+    due_ms = in_ms < 0 ? -1 : (int64_t)clock_mono_ms() + in_ms;
   }
   kill_all(&n);
   return 0;

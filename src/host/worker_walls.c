@@ -24,6 +24,7 @@
 #include "host/worker_seccomp.h"
 
 enum {
+  NICE = 5, /* the host, the warden and the nursery serve all: they come first */
   WORKER_FD = 3,
   WORKER_UIDS = 65536,
   SPARE_DESCRIPTORS = 12 /* the loop's: epoll, eventfd, and a few of libuv's making */
@@ -100,6 +101,7 @@ int worker_walls(int fd, uint64_t token, const struct nursery_message *request)
   pid_t parent = getppid();
   int rc = keep_only(fd);
   if (rc == 0) rc = set_limits(request);
+  setpriority(PRIO_PROCESS, 0, NICE);
   drop_bounding_set();
   if (rc == 0) rc = drop_user(token);
   if (rc == 0) rc = drop_capabilities();
