@@ -45,7 +45,15 @@ static struct cgroups *open_groups(void)
   if (!host) host = getpid();
   pid_t host_pid = host == getpid() ? 0 : host;
   CHECK_INT(cgroup_open(&cg, &(struct cgroup_conf){.host_pid = host_pid}, &err), 0);
+  cgroup_open_rest(cg);
   return cg;
+}
+
+static int make_box(struct cgroups *cg, const char *box, struct cgroup_entry *ret_entry,
+                    struct err *err)
+{
+  int rc = cgroup_box_make(cg, box, agent_id(), agent_id(), ret_entry, err);
+  return rc < 0 ? rc : cgroup_box_make_rest(cg, box, ret_entry, err);
 }
 
 /* fork, into the group when the kernel can. */
@@ -66,7 +74,7 @@ static int run_in(struct cgroups *cg, const char *box, int (*fn)(void))
 {
   struct cgroup_entry e;
   struct err err = {0};
-  if (cgroup_box_make(cg, box, agent_id(), agent_id(), &e, &err) < 0) {
+  if (make_box(cg, box, &e, &err) < 0) {
     fprintf(stderr, "%s\n", err.msg);
     return -1;
   }
@@ -466,7 +474,7 @@ static void check_agent(const char *box, int (*fn)(struct cgroup_entry *e))
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, box, agent_id(), agent_id(), &e, &err), 0);
+  CHECK_INT(make_box(cg, box, &e, &err), 0);
   pid_t pid = fork_into(e.into_fd);
   if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : fn(&e));
   cgroup_entry_done(&e);
@@ -539,7 +547,7 @@ static void leaves_know_who_ran_out_of_memory(void)
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, "sb_oom", agent_id(), agent_id(), &e, &err), 0);
+  CHECK_INT(make_box(cg, "sb_oom", &e, &err), 0);
   limit(cg, "sb_oom", (struct cgroup_limits){.mem_bytes = 24 * MIB});
   pid_t pid = fork_into(e.into_fd);
   if (pid == 0) _exit(cgroup_entry_join(&e, true) < 0 ? 99 : oom_agent(&e));
@@ -569,9 +577,8 @@ static void kill_ends_the_box(void)
   }
   struct cgroup_entry e;
   struct err err = {0};
-  CHECK_INT(cgroup_box_make(cg, "sb_kill", agent_id(), agent_id(), &e, &err), 0);
-  CHECK(cgroup_box_make(cg, "sb_kill", agent_id(), agent_id(), &(struct cgroup_entry){0}, &err) <
-        0);
+  CHECK_INT(make_box(cg, "sb_kill", &e, &err), 0);
+  CHECK(make_box(cg, "sb_kill", &(struct cgroup_entry){0}, &err) < 0);
   bool into = cgroup_info(cg)->caps & CGROUP_CAP_INTO;
   pid_t pid = fork_into(into ? e.into_fd : -1);
   if (pid == 0) _exit(cgroup_entry_join(&e, into) < 0 ? 99 : sleep_on());
@@ -601,7 +608,7 @@ static pid_t warden_dies(pid_t *ret_box)
     struct cgroups *cg = open_groups();
     struct cgroup_entry e;
     struct err err = {0};
-    if (cgroup_box_make(cg, "sb_left", agent_id(), agent_id(), &e, &err) < 0) _exit(1);
+    if (make_box(cg, "sb_left", &e, &err) < 0) _exit(1);
     pid_t box = fork();
     if (box == 0) {
       if (cgroup_entry_join(&e, false) < 0) _exit(99);

@@ -12,7 +12,7 @@
  * A run (one command) lives until its report is sent: as soon as the command itself has ended; or,
  * once it was asked to end it with all that it started, when the last of these is dead.
  *
- * boot → blank → (DRESS) dressed → (GO) serving */
+ * boot → blank → (DRESS) dressed → (JOIN) counted → (GO) serving */
 #include "engine/local/agent.h"
 
 #include <dirent.h>
@@ -482,7 +482,6 @@ static int close_walls(struct err *err)
 
 /* The descriptors that came with DRESS, by their names. */
 struct arrival {
-  struct cgroup_entry entry;
   const int *mounts;
   size_t mounts_n;
   int dev; /* a /dev of the box's own; -1 = the usual one */
@@ -491,14 +490,7 @@ struct arrival {
 
 static bool unpack(const struct proto_dress *d, const int *fds, size_t n, struct arrival *ret)
 {
-  size_t want = 0u + d->has_into + d->tasks_n + d->has_box + d->has_oom + d->mounts_n + d->has_dev;
-  if (n != want || d->tasks_n > CGROUP_V1_TREES) return false;
-  ret->entry.into_fd = d->has_into ? *fds++ : -1;
-  for (int i = 0; i < CGROUP_V1_TREES; i++)
-    ret->entry.v1_tasks_fd[i] = i < d->tasks_n ? *fds++ : -1;
-  ret->entry.box_fd = d->has_box ? *fds++ : -1;
-  ret->entry.oom_fd = d->has_oom ? *fds++ : -1;
-  ret->entry.ns_per_exec = d->ns_per_exec;
+  if (n != d->mounts_n + d->has_dev) return false;
   ret->mounts = fds;
   ret->mounts_n = d->mounts_n;
   ret->dev = d->has_dev ? fds[d->mounts_n] : -1;
@@ -523,28 +515,41 @@ static bool take_volumes(int sync, const struct proto_dress *d, struct rootfs_vo
   return true;
 }
 
-/* First the group, so that what follows is counted; the cgroup namespace begins where we then are.
- */
-static int join_groups(struct arrival *a, bool into, struct err *err)
+/* Before anything of the box runs: all that it will do is counted. The cgroup namespace begins
+ * where we then are. */
+static int join_groups(struct cgroup_entry *entry, bool into, struct err *err)
 {
-  int rc = cgroup_entry_join(&a->entry, into);
+  int rc = cgroup_entry_join(entry, into);
   if (rc < 0) return boot_fail(err, "join the box's control group", -rc);
-  agent.cgroup_ns_per_exec = a->entry.ns_per_exec;
+  agent.cgroup_ns_per_exec = entry->ns_per_exec;
   if (!agent.cgroup_ns_per_exec && unshare(CLONE_NEWCGROUP) < 0)
     return boot_fail(err, "make a cgroup namespace", errno);
-  cgroup_leaves_init(&agent.leaves, a->entry.box_fd, a->entry.oom_fd);
-  a->entry.box_fd = a->entry.oom_fd = -1;
-  cgroup_entry_done(&a->entry);
+  cgroup_leaves_init(&agent.leaves, entry->box_fd, entry->oom_fd);
+  cgroup_leaves_fill(&agent.leaves, 1);
+  entry->box_fd = entry->oom_fd = -1;
+  cgroup_entry_done(entry);
   return 0;
 }
 
+static void on_join(const struct proto_join *j, const int *fds, size_t n, bool into,
+                    struct err *err)
+{
+  struct cgroup_entry entry;
+  size_t want = 0u + j->has_into + j->tasks_n + j->has_box + j->has_oom;
+  if (n != want || j->tasks_n > CGROUP_V1_TREES) die();
+  entry.into_fd = j->has_into ? *fds++ : -1;
+  for (int i = 0; i < CGROUP_V1_TREES; i++) entry.v1_tasks_fd[i] = i < j->tasks_n ? *fds++ : -1;
+  entry.box_fd = j->has_box ? *fds++ : -1;
+  entry.oom_fd = j->has_oom ? *fds++ : -1;
+  entry.ns_per_exec = j->ns_per_exec;
+  if (err->kind == ERR_NONE) join_groups(&entry, into, err);
+}
+
 /* The box as its image makes it, whoever it will belong to. */
-static int move_in(const struct proto_dress *d, struct arrival *a, bool into, struct err *err)
+static int move_in(const struct proto_dress *d, struct arrival *a, struct err *err)
 {
   agent.mapped = d->mapped;
-  int rc = join_groups(a, into, err);
-  if (rc < 0) return rc;
-  rc = own_files_as_root();
+  int rc = own_files_as_root();
   if (rc < 0) return boot_fail(err, "become root of the box", -rc);
   rc = rootfs_enter(d, a->mounts, a->mounts_n, a->dev, a->volumes, err);
   for (uint32_t i = 0; i < d->volumes_n; i++) {
@@ -557,7 +562,6 @@ static int move_in(const struct proto_dress *d, struct arrival *a, bool into, st
   agent.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (agent.null < 0 || agent.proc < 0) return boot_fail(err, "open /dev/null and /proc", errno);
   for (int fd = 0; fd < 3; fd++) dup2(agent.null, fd);
-  cgroup_leaves_fill(&agent.leaves, 1);
   return 0;
 }
 
@@ -567,7 +571,7 @@ static void on_dress(const struct proto_dress *d, const int *fds, size_t fds_n,
   static struct arrival arrival;
   if (!unpack(d, fds, fds_n, &arrival) || !take_volumes(boot->sync_fd, d, &arrival.volumes[0]))
     die();
-  if (err->kind == ERR_NONE) move_in(d, &arrival, boot->into, err);
+  if (err->kind == ERR_NONE) move_in(d, &arrival, err);
   /* Changes of ids take this away; until GO the warden may still look at the namespaces. */
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
@@ -588,6 +592,7 @@ static void wait_go(const struct agent_boot *boot, struct proto_dress *ret_dress
     uint32_t type;
     struct proto_blank blank;
     struct proto_dress dress;
+    struct proto_join join;
     struct proto_go go;
   } msg;
   bool blank = err->kind == ERR_NONE;
@@ -600,6 +605,8 @@ static void wait_go(const struct agent_boot *boot, struct proto_dress *ret_dress
     } else if (len == sizeof msg.dress && msg.type == PROTO_DRESS) {
       *ret_dress = msg.dress;
       on_dress(ret_dress, fds, n, boot, err);
+    } else if (len == sizeof msg.join && msg.type == PROTO_JOIN) {
+      on_join(&msg.join, fds, n, boot->into, err);
     } else if (len == sizeof msg.go && msg.type == PROTO_GO && n == 1) {
       agent.sock = fds[0];
       *ret = msg.go;

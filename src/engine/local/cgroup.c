@@ -209,8 +209,7 @@ static int open_tree(struct cgroups *cg, struct cg_tree *t)
 {
   int r = make_warden_dir(t, cg->warden);
   if (r < 0) return r;
-  int wall = geteuid() == 0 && (t->v2 || t->ctl == CG_DEVICES) ? cg_devices_open(t) : 0;
-  if (!t->v2) return wall;
+  if (!t->v2) return cg->root && t->ctl == CG_DEVICES ? cg_devices_open(t) : 0;
   t->has_kill = faccessat(t->warden_fd, "cgroup.kill", F_OK, 0) == 0;
   if (t->move && move_procs(t, cg, false) < 0) t->ctl = 0;
   if (t->ctl) enable_controllers(t);
@@ -241,31 +240,45 @@ static void name_warden(char *out, size_t size)
   snprintf(out, size, "w-%u-%d-%.8s-%s", (unsigned)geteuid(), (int)getpid(), boot, rnd);
 }
 
+static void use_tree(struct cgroups *cg, struct cg_tree t)
+{
+  int r = open_tree(cg, &t);
+  if (r < 0) {
+    snprintf(cg->info.why, sizeof cg->info.why, "cannot make a group in %.180s: %s", t.base,
+             strerror(-r));
+    close_tree(cg, &t);
+    return;
+  }
+  if ((t.ctl & CG_MEMORY) && swap_is_limited(&t)) cg->swap = true;
+  cg->tree[cg->n++] = t;
+}
+
 int cgroup_open(struct cgroups **ret, const struct cgroup_conf *conf, struct err *err)
 {
   (void)err;
   struct cgroups *cg = xcalloc(1, sizeof *cg);
   cg->host_pid = conf->host_pid;
+  cg->root = geteuid() == 0;
   name_warden(cg->warden, sizeof cg->warden);
-  size_t found = find_trees(cg, true);
-  for (size_t i = 0; i < found; i++) {
-    struct cg_tree t = cg->tree[i];
-    if (t.ctl == CG_DEVICES && devices_walled(cg)) continue; /* comes last: cgroup2 does it */
-    int r = open_tree(cg, &t);
-    if (r < 0) {
-      snprintf(cg->info.why, sizeof cg->info.why, "cannot make a group in %.180s: %s", t.base,
-               strerror(-r));
-      close_tree(cg, &t);
-      continue;
-    }
-    if ((t.ctl & CG_MEMORY) && swap_is_limited(&t)) cg->info.caps |= CGROUP_CAP_SWAP;
-    cg->tree[cg->n++] = t;
-  }
-  unsigned swap = cg->info.caps;
-  derive_info(cg);
-  cg->info.caps |= swap;
+  cg->found = find_trees(cg, true);
+  while (cg->at < cg->found && cg->tree[cg->at].v2) use_tree(cg, cg->tree[cg->at++]);
+  if (cg->n > 0 && cg->tree[0].has_kill) cg->info.caps = CGROUP_CAP_INTO;
   *ret = cg;
   return 0;
+}
+
+void cgroup_open_rest(struct cgroups *cg)
+{
+  if (cg->rest_open) return;
+  cg->rest_open = true;
+  for (size_t i = 0; i < cg->n && cg->root; i++) cg_devices_open(&cg->tree[i]);
+  for (; cg->at < cg->found; cg->at++) {
+    const struct cg_tree *t = &cg->tree[cg->at];
+    if (t->ctl == CG_DEVICES && devices_walled(cg)) continue; /* comes last: cgroup2 does it */
+    use_tree(cg, *t);
+  }
+  derive_info(cg);
+  if (cg->swap) cg->info.caps |= CGROUP_CAP_SWAP;
 }
 
 const struct cgroup_info *cgroup_info(const struct cgroups *cg)
@@ -368,20 +381,35 @@ static int make_v2(const struct cg_tree *t, const char *box, uid_t uid, gid_t gi
   return 0;
 }
 
+static int no_group(const struct cg_tree *t, int r, struct err *err)
+{
+  return err_set(err, ERR_INTERNAL, -r, "cannot make a control group in %s: %s", t->base,
+                 strerror(-r));
+}
+
 int cgroup_box_make(struct cgroups *cg, const char *box, uid_t agent_uid, gid_t agent_gid,
                     struct cgroup_entry *ret_entry, struct err *err)
 {
   entry_clear(ret_entry);
   if (!box_name_ok(box)) return err_set(err, ERR_INTERNAL, EINVAL, "\"%s\" names no box", box);
-  for (size_t i = 0; i < cg->n; i++) {
+  for (size_t i = 0; i < cg->n && cg->tree[i].v2; i++) {
     const struct cg_tree *t = &cg->tree[i];
-    int r = t->v2 ? make_v2(t, box, agent_uid, agent_gid, ret_entry) : make_v1(t, box, ret_entry);
+    int r = make_v2(t, box, agent_uid, agent_gid, ret_entry);
     if (r == 0) continue;
     cgroup_entry_done(ret_entry);
     size_t made = r == -EEXIST ? i : i + 1; /* another box of that name is not ours to remove */
     for (size_t k = 0; k < made; k++) cg_remove_at(cg->tree[k].warden_fd, box);
-    return err_set(err, ERR_INTERNAL, -r, "cannot make a control group in %s: %s", t->base,
-                   strerror(-r));
+    return no_group(t, r, err);
+  }
+  return 0;
+}
+
+int cgroup_box_make_rest(struct cgroups *cg, const char *box, struct cgroup_entry *entry,
+                         struct err *err)
+{
+  for (size_t i = 0; i < cg->n; i++) {
+    int r = cg->tree[i].v2 ? 0 : make_v1(&cg->tree[i], box, entry);
+    if (r < 0) return no_group(&cg->tree[i], r, err);
   }
   return 0;
 }

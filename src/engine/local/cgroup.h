@@ -57,9 +57,14 @@ struct cgroup_conf {
   pid_t host_pid; /* moved to a leaf together with the caller where v2 asks for it; 0 = none */
 };
 
-/* Opens what there is; a machine without usable groups is not an error but caps = 0. Once per
- * warden, before it makes its first box. Fails only for want of descriptors or memory. */
+/* Finds what there is, and opens what boxes are born in: cgroup2. A machine without usable groups
+ * is not an error but caps = 0. Once per warden, before it makes its first box. Fails only for want
+ * of descriptors or memory. */
 int cgroup_open(struct cgroups **ret, const struct cgroup_conf *conf, struct err *err);
+/* And the rest: the hierarchies of version 1, and the wall around devices. It takes longer: a clone
+ * may be under way meanwhile. Until then cgroup_info knows only whether one can be cloned into a
+ * group. Once is enough. */
+void cgroup_open_rest(struct cgroups *cg);
 const struct cgroup_info *cgroup_info(const struct cgroups *cg);
 
 /* Removes this warden's directories (boxes still there are killed first; waits at most wait_ms) and
@@ -92,11 +97,14 @@ struct cgroup_entry {
   bool ns_per_exec;
 };
 
-/* Makes the group of a box, named by its id (no '/'). The agent's host uid and gid become the
- * owners of what it needs for its leaves. Nothing is left when it fails. Without any groups it
- * succeeds and all descriptors are -1. */
+/* Makes the group that a box is born in, named by its id (no '/'). The agent's host uid and gid
+ * become the owners of what it needs for its leaves. Nothing is left when it fails. Without any
+ * groups it succeeds and all descriptors are -1. */
 int cgroup_box_make(struct cgroups *cg, const char *box, uid_t agent_uid, gid_t agent_gid,
                     struct cgroup_entry *ret_entry, struct err *err);
+/* And those that it joins (cgroup_entry_join). What a failure leaves, cgroup_box_remove takes. */
+int cgroup_box_make_rest(struct cgroups *cg, const char *box, struct cgroup_entry *entry,
+                         struct err *err);
 /* Sets or changes limits, also of a box that runs. Fails with -EBUSY below what is in use. */
 int cgroup_box_limit(struct cgroups *cg, const char *box, const struct cgroup_limits *limits,
                      struct err *err);

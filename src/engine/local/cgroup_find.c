@@ -258,6 +258,23 @@ bool cg_wants_scope(const struct cg_tree *trees, size_t n)
   return v2;
 }
 
+/* cgroup2, which is opened first; that of devices last: processes are not looked up there. */
+static int rank(const struct cg_tree *t)
+{
+  return t->v2 ? 0 : t->ctl == CG_DEVICES ? 2 : 1;
+}
+
+static void sort(struct cg_tree *trees, size_t n)
+{
+  for (size_t i = 1; i < n; i++) {
+    if (rank(&trees[i]) >= rank(&trees[i - 1])) continue;
+    struct cg_tree t = trees[i];
+    size_t to = i;
+    for (; to > 0 && rank(&trees[to - 1]) > rank(&t); to--) trees[to] = trees[to - 1];
+    trees[to] = t;
+  }
+}
+
 size_t cg_find_trees(struct cg_tree trees[CG_TREES_MAX], pid_t host_pid, struct cgroup_info *info)
 {
   size_t found = find_mounts(trees), n = 0;
@@ -272,12 +289,7 @@ size_t cg_find_trees(struct cg_tree trees[CG_TREES_MAX], pid_t host_pid, struct 
     struct cg_tree keep = trees[i];
     trees[n++] = keep;
   }
-  for (size_t i = 0; i + 1 < n; i++) { /* that of devices last: processes are not looked up there */
-    if (trees[i].ctl != CG_DEVICES) continue;
-    struct cg_tree devices = trees[i];
-    trees[i] = trees[n - 1];
-    trees[n - 1] = devices;
-  }
+  sort(trees, n);
   if (!found) {
     snprintf(info->why, sizeof info->why, "no control groups are mounted");
     snprintf(info->mend, sizeof info->mend, "mount -t cgroup2 none /sys/fs/cgroup");

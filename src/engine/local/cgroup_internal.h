@@ -37,9 +37,13 @@ struct cg_tree {
 
 struct cgroups {
   struct cgroup_info info;
-  char warden[96]; /* name of our directories */
-  pid_t host_pid;  /* 0: none */
-  size_t n;        /* trees in use */
+  char warden[96];  /* name of our directories */
+  pid_t host_pid;   /* 0: none */
+  bool root;        /* were we when they were opened? An ordinary user becomes one of his own */
+  bool swap;        /* is limited */
+  size_t n;         /* trees in use: cgroup2's, then the others */
+  size_t at, found; /* of tree: those not opened yet */
+  bool rest_open;
   struct cg_tree tree[CG_TREES_MAX];
 };
 

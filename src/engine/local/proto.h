@@ -33,13 +33,14 @@ enum proto_type {
   PROTO_KILL,
   PROTO_QUIT,
   /* warden → host */
-  PROTO_HELLO,   /* first: what this machine gives, or why it gives nothing */
+  PROTO_HELLO,   /* first: it works, or why it does not */
   PROTO_CREATED, /* + pidfd of the agent, whose set-up goes on; its upper folder, its tap */
   PROTO_CREATE_FAILED,
   PROTO_ENDED, /* the box's last process is dead, its groups are gone or going */
   /* warden → agent */
   PROTO_BLANK, /* are its namespaces there? And the answer */
-  PROTO_DRESS, /* what the box is made of, + the way into its groups, mounts (rootfs.h) */
+  PROTO_DRESS, /* what the box is made of, + mounts (rootfs.h) */
+  PROTO_JOIN,  /* + the way into its groups */
   PROTO_GO,    /* whose it is, + its socket */
   /* host → agent */
   PROTO_EXEC, /* + stdin?, stdout, stderr; or + memfd and these */
@@ -116,10 +117,8 @@ enum ids_mode {
 
 struct proto_hello {
   uint32_t type;
-  uint32_t ids;         /* enum ids_mode */
-  uint32_t cgroup_mode; /* enum cgroup_mode */
-  uint32_t cgroup_caps; /* enum cgroup_cap */
-  struct err err;       /* kind ERR_NONE: ready for work */
+  uint32_t reserved;
+  struct err err; /* kind ERR_NONE: ready for work */
 };
 
 struct proto_created {
@@ -149,10 +148,14 @@ struct proto_dress {
   uint64_t inodes;     /* likewise */
   uint32_t mapped;     /* how many ids exist inside, from 0 */
   uint32_t volumes_n;
-  /* Descriptors, in this order (struct cgroup_entry). */
-  uint8_t has_into, tasks_n, has_box, has_oom, mounts_n;
-  uint8_t has_dev;     /* a /dev of its own comes behind the mounts */
-  uint8_t ns_per_exec; /* as in struct cgroup_entry */
+  uint32_t mounts_n;
+  uint32_t has_dev; /* a /dev of its own comes behind the mounts */
+};
+
+struct proto_join { /* struct cgroup_entry; descriptors in this order */
+  uint32_t type;
+  uint8_t has_into, tasks_n, has_box, has_oom;
+  uint32_t ns_per_exec;
 };
 
 struct proto_go {

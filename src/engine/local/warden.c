@@ -299,11 +299,10 @@ static struct proto_go go_message(const struct proto_create *req)
   return go;
 }
 
-/* What goes with DRESS. */
+/* Descriptors that go with a message. */
 struct parcel {
-  struct proto_dress dress;
-  int fds[PROTO_FDS_MAX]; /* owned from `owned` on */
-  size_t n, owned;
+  int fds[PROTO_FDS_MAX];
+  size_t n;
 };
 
 static uint8_t add_fd(struct parcel *p, int fd)
@@ -313,16 +312,6 @@ static uint8_t add_fd(struct parcel *p, int fd)
   return 1;
 }
 
-static void pack_entry(struct parcel *p, const struct cgroup_entry *entry)
-{
-  p->dress.has_into = add_fd(p, entry->into_fd);
-  for (int i = 0; i < CGROUP_V1_TREES; i++)
-    p->dress.tasks_n = (uint8_t)(p->dress.tasks_n + add_fd(p, entry->v1_tasks_fd[i]));
-  p->dress.has_box = add_fd(p, entry->box_fd);
-  p->dress.has_oom = add_fd(p, entry->oom_fd);
-  p->dress.ns_per_exec = entry->ns_per_exec;
-}
-
 static int open_userns(const struct wbox *b)
 {
   char path[64];
@@ -330,22 +319,22 @@ static int open_userns(const struct wbox *b)
   return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-static int pack_mounts(struct parcel *p, const struct proto_create *req, const struct wbox *b,
-                       int *ret_upper, struct err *err)
+static int pack_mounts(struct parcel *p, struct proto_dress *dress, const struct proto_create *req,
+                       const struct wbox *b, int *ret_upper, struct err *err)
 {
   cleanup_close int userns = req->image == IMAGE_HOST ? -1 : open_userns(b);
   size_t n = 0;
-  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds + p->n, &n, ret_upper, err);
-  p->n += n;
-  p->dress.mounts_n = (uint8_t)n;
+  int rc = rootfs_make(req, &warden.ids, &b->ids, userns, p->fds, &n, ret_upper, err);
+  p->n = n;
+  dress->mounts_n = (uint32_t)n;
   if (rc < 0 || req->devices_n == 0) return rc;
   int dev = rootfs_dev(warden.devices, warden.devices_n, &warden.ids, &b->ids, err);
-  p->dress.has_dev = add_fd(p, dev);
+  dress->has_dev = add_fd(p, dev);
   return dev < 0 ? dev : 0;
 }
 
-/* Makes one that only waits for GO: groups, namespaces, ids. Its network namespace, which takes
- * longest, is then being made by the agent itself. */
+/* Makes one that only waits to be told: the group it is born in, namespaces, ids. Its network
+ * namespace, which takes longest, is then being made by the agent itself. */
 static int make_blank(bool own_root, struct wbox *b, struct err *err)
 {
   int sync[2];
@@ -510,25 +499,49 @@ static int take_devices(const struct proto_create *req, struct wbox *b, struct e
 /* Tells a blank box what it is made of. ret_upper: for the host, owned; -1 = none. */
 static int dress(const struct proto_create *req, struct wbox *b, int *ret_upper, struct err *err)
 {
-  struct parcel p = {.dress = dress_message(req, b)};
-  int rc = take_devices(req, b, err);
-  if (rc < 0) return rc;
-  pack_entry(&p, &b->entry);
+  struct parcel p = {.n = 0};
+  struct proto_dress msg = dress_message(req, b);
+  int rc = 0;
   int volumes[PROTO_BINDS_MAX];
   size_t volumes_n = req->volumes_n ? warden.volumes_n : 0;
-  p.owned = p.n;
   if (volumes_n > 0) rc = make_volumes(req, b, volumes, err);
-  if (rc == 0) rc = pack_mounts(&p, req, b, ret_upper, err);
+  if (rc == 0) rc = pack_mounts(&p, &msg, req, b, ret_upper, err);
   if (rc == 0) {
-    struct proto_piece piece = {&p.dress, sizeof p.dress};
+    struct proto_piece piece = {&msg, sizeof msg};
     rc = proto_send(b->sync, &piece, 1, p.fds, p.n);
     if (rc == 0) rc = send_volumes(b, req->volumes_n, volumes);
     if (rc < 0) ended_at_once(err, rc);
   }
-  while (p.n > p.owned) close(p.fds[--p.n]);
+  while (p.n > 0) close(p.fds[--p.n]);
   for (size_t i = 0; i < volumes_n; i++)
     if (volumes[i] >= 0) close(volumes[i]);
+  b->dressed = rc == 0;
   return rc;
+}
+
+static int send_entry(const struct wbox *b)
+{
+  const struct cgroup_entry *entry = &b->entry;
+  struct parcel p = {.n = 0};
+  struct proto_join msg = {.type = PROTO_JOIN, .ns_per_exec = entry->ns_per_exec};
+  msg.has_into = add_fd(&p, entry->into_fd);
+  for (int i = 0; i < CGROUP_V1_TREES; i++)
+    msg.tasks_n = (uint8_t)(msg.tasks_n + add_fd(&p, entry->v1_tasks_fd[i]));
+  msg.has_box = add_fd(&p, entry->box_fd);
+  msg.has_oom = add_fd(&p, entry->oom_fd);
+  struct proto_piece piece = {&msg, sizeof msg};
+  return proto_send(b->sync, &piece, 1, p.fds, p.n);
+}
+
+/* Makes the groups that it is not born in, while it builds what it was dressed as. */
+static int join(const struct proto_create *req, struct wbox *b, struct err *err)
+{
+  cgroup_open_rest(warden.cg);
+  int rc = cgroup_box_make_rest(warden.cg, b->name, &b->entry, err);
+  if (rc == 0) rc = take_devices(req, b, err);
+  if (rc < 0) return rc;
+  rc = send_entry(b);
+  return rc < 0 ? ended_at_once(err, rc) : 0;
 }
 
 /* Limits, and the word to go. */
@@ -549,7 +562,10 @@ static int make_box(const struct proto_create *req, struct wbox *b, int box_sock
 {
   cleanup_close int tap = -1, upper = -1;
   int rc = make_tap(req, b, &tap, err);
-  if (rc == 0 && !b->dressed) rc = dress(req, b, &upper, err);
+  if (rc == 0 && !b->dressed) {
+    rc = dress(req, b, &upper, err);
+    if (rc == 0) rc = join(req, b, err);
+  }
   return rc < 0 ? rc : start(req, b, box_sock, upper, tap, err);
 }
 
@@ -610,8 +626,8 @@ static int dress_slot(struct wbox *b)
   static const struct proto_create host = {
       .image = IMAGE_HOST, .disk_bytes = 1u << 30, .inodes = 1u << 17};
   int none = -1;
-  b->dressed = true;
-  return dress(&host, b, &none, NULL);
+  int rc = dress(&host, b, &none, NULL);
+  return rc < 0 ? rc : join(&host, b, NULL);
 }
 
 /* A failure is no news: the create that follows meets it again. */
@@ -802,15 +818,12 @@ int warden_main(int sock)
   if (warden.ahead_max > SLOTS_MAX) warden.ahead_max = SLOTS_MAX;
   warden.host = sock;
   warden.ids.lock_fd = -1;
-  if (set_up(&hello.err) == 0) {
-    hello.ids = (uint32_t)warden.ids.mode;
-    hello.cgroup_mode = (uint32_t)cgroup_info(warden.cg)->mode;
-    hello.cgroup_caps = cgroup_info(warden.cg)->caps;
-  }
+  set_up(&hello.err);
+  if (hello.err.kind == ERR_NONE)
+    fill_slot(); /* as early as can be: a failure shows at the create */
   tell(&hello, sizeof hello, -1);
   if (hello.err.kind != ERR_NONE) leave(3);
-  /* While the host is still busy with itself; a failure shows at the create. */
-  fill_slot();
+  /* While the agent and the host are still busy with themselves. */
   rootfs_prepare_host(NULL);
   serve();
 }
