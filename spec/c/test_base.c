@@ -8,6 +8,7 @@
 #include "base/id.h"
 #include "base/idmap.h"
 #include "base/json.h"
+#include "base/plain.h"
 #include "base/val.h"
 
 static void err_fields(void)
@@ -123,7 +124,32 @@ static void iso_times(void)
   CHECK_STR(out, "2026-06-13T10:00:00Z");
 }
 
+static void strangers_text_is_plain(void)
+{
+  static const struct {
+    const char *from, *to;
+  } rows[] = {
+      {"plain, na\xC3\xAFve \xF0\x9F\x8C\x99", "plain, na\xC3\xAFve \xF0\x9F\x8C\x99"},
+      {"\x1B[2Ja\r\n\tb\x7F", "?[2Ja???b?"},
+      {"\xC2\x9B"
+       "31m\xC2\xA0",
+       "??31m\xC2\xA0"}, /* CSI in UTF-8, and a space beside it */
+      {"\x9B"
+       "31m \xFF\xC0\x80",
+       "?31m ???"},
+      {"cut \xE2\x82", "cut ??"},
+      {"\xE2\x82\x1B", "???"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char text[64];
+    snprintf(text, sizeof text, "%s", rows[i].from);
+    plain(text);
+    CHECK_STR(text, rows[i].to);
+  }
+}
+
 const struct test_case test_cases[] = {{"err_fields", err_fields},
+                                       {"strangers_text_is_plain", strangers_text_is_plain},
                                        {"err_cuts_between_characters", err_cuts_between_characters},
                                        {"json_round_trip", json_round_trip},
                                        {"json_prints_bytes", json_prints_bytes},

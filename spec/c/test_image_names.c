@@ -136,6 +136,9 @@ static void bad_configurations_are_refused(void)
                                     "{\"rootfs\":1}",
                                     "{\"rootfs\":{\"diff_ids\":[\"sha256:1\"]}}",
                                     "{\"rootfs\":{},\"config\":[]}",
+                                    "{\"rootfs\":{},\"rootfs\":{}}",
+                                    "{\"rootfs\":{},\"variant\":\"v8\\u001b[2J\"}",
+                                    "{\"rootfs\":{},\"os\":\"a23456789012345678901\"}",
                                     "{\"rootfs\":{},\"config\":{\"Cmd\":1}}",
                                     "{\"rootfs\":{},\"config\":{\"Cmd\":[1]}}",
                                     "{\"rootfs\":{},\"config\":{\"Env\":\"A=1\"}}",
@@ -157,6 +160,23 @@ static void bad_configurations_are_refused(void)
 static int parse_manifest(struct image_manifest *m, const char *text, struct err *err)
 {
   return image_manifest_parse(m, text, strlen(text), NULL, err);
+}
+
+/* What is small as text and large in memory. */
+static void documents_of_too_many_values_are_refused(void)
+{
+  struct image_config c;
+  struct image_manifest m;
+  struct err err = {0};
+  struct buf text = {0};
+  buf_puts(&text, "{\"rootfs\":{},\"layers\":[],\"x\":[0");
+  for (int i = 0; i < 200000; i++) buf_puts(&text, ",0");
+  buf_puts(&text, "]}");
+  CHECK(image_config_parse(&c, text.data, text.len, &err) < 0);
+  CHECK_INT(err.kind, ERR_PAYLOAD_TOO_LARGE);
+  CHECK(image_manifest_parse(&m, text.data, text.len, NULL, &err) < 0);
+  CHECK_INT(err.kind, ERR_PAYLOAD_TOO_LARGE);
+  buf_free(&text);
 }
 
 static void manifests_are_read(void)
@@ -320,6 +340,7 @@ const struct test_case test_cases[] = {
     {"digests_are_strict", digests_are_strict},
     {"configurations_are_read", configurations_are_read},
     {"bad_configurations_are_refused", bad_configurations_are_refused},
+    {"documents_of_too_many_values_are_refused", documents_of_too_many_values_are_refused},
     {"manifests_are_read", manifests_are_read},
     {"bad_manifests_are_refused", bad_manifests_are_refused},
     {"settings_are_read", settings_are_read},

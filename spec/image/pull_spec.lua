@@ -95,8 +95,8 @@ t.describe(_ENV, "images from registries", function()
       expect.between(2000, 20000, r.duration_ms)
     end)
 
-    t.it("end in one error when it never works", function()
-      t.set { fail = { 503, 503, 503, 503, 503, 503, 503 } }
+    t.it("end in one error when it never works, or one byte at a time", function()
+      t.set { cut = { 1, 1, 1 }, fail = { 0, 0, 0, 503, 503 } }
       expect.contains(t.refused("engine_unavailable", "base"), "503")
       assert.same({}, t.listed())
       t.tidy()
@@ -109,6 +109,8 @@ t.describe(_ENV, "images from registries", function()
       assert.equal(0, t.count "layers")
       t.set { longer = true }
       expect.contains(t.refused("denied", "base"), "more")
+      t.set { config_size = 5 }
+      expect.contains(t.refused("denied", "base"), "says 5")
       t.set { lie_manifest = true }
       expect.contains(t.refused("denied", "multi"), "asked for")
       t.tidy()
@@ -121,6 +123,24 @@ t.describe(_ENV, "images from registries", function()
       r = t.image("pull", "no.such.host.invalid/x:1")
       assert.equal(3, r.status)
       assert.is_true(r.duration_ms < 15000)
+    end)
+
+    t.it("are not waited for to the end of what has none", function()
+      t.set { endless = "error" }
+      t.refused("image_not_found", "base")
+      t.set { endless = "token", auth = "token" }
+      expect.contains(t.refused("payload_too_large", "base"), "too long")
+      -- and while a login takes its time, a pull can be interrupted
+      t.set { hang = true, auth = "token" }
+      local p = proc.cli_start({ "image", "pull", "-q", "--plain-http", t.name .. ":base" },
+        { env = t.env })
+      repeat
+        require "task".sleep(0.05)
+        local log = t.log()
+      until #log > 0 and log[#log].path:find "^/token"
+      p:kill "INT"
+      expect.contains(p:wait(10).stderr, "interrupted")
+      t.tidy()
     end)
 
     t.it("do not fall back to plain http by themselves", function()
@@ -324,9 +344,15 @@ read -r host
       json.encode {
         registries = { [("127.0.0.1:%d"):format(tls)] = { ca = t.keep .. "/ca.pem" } } })
     local good = t.image("pull", "-q", ref)
+    t.fresh { REGOLITH_IMAGES_JSON = t.env.REGOLITH_IMAGES_JSON }
+    t.sh(("curl -ksS -X POST -d '{\"redirect\":\"http://127.0.0.1:%d\"}' https://127.0.0.1:%d/_set")
+      :format(t.port, tls))
+    local down = t.image("pull", "--json", ref) -- to what is no TLS
     server:kill "TERM"
     server:wait(10)
     assert.equal("denied", json.decode(r.stdout).error.code)
     assert.equal(0, good.status, good.stderr)
+    assert.equal("denied", json.decode(down.stdout).error.code)
+    assert.same({}, t.log())
   end)
 end)

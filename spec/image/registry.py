@@ -6,7 +6,7 @@
 POST /_set takes a JSON object of faults, replacing those before; GET /_log returns the requests since
 the last /_set as a JSON list. Faults:
     cut        [N, ...]   the next blob answers end after N bytes, one number each
-    fail       [S, ...]   the next blob requests are answered with these statuses
+    fail       [S, ...]   the next blob requests are answered with these statuses, 0 for none
     retry_after  N        sent along with "fail"
     no_range   true       Range is ignored
     bad_range  true       another range than asked for is sent
@@ -18,6 +18,9 @@ the last /_set as a JSON list. Faults:
     realm      URL        where tokens are had, instead of here
     redirect   URL        blobs are elsewhere: this base URL
     delay      SECONDS    before each answer
+    config_size N         what manifests say about the size of the configuration
+    endless    "error" | "token"   manifests are 404, or tokens come, with a body that has no end
+    hang       true       a token never comes
     schema2    true       types are Docker's
     upload     URL        blobs are to be sent there: this base URL
     fail_put   [S, ...]   the next blobs that are sent are answered with these statuses
@@ -69,6 +72,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def endless(self, status):
+        self.send_response(status)
+        self.end_headers()
+        self.close_connection = True
+        while True:
+            self.wfile.write(b"x" * 65536)
 
     def error(self, status, message, headers=None):
         self.reply(status, json.dumps({"errors": [{"code": "X", "message": message}]}).encode(), headers)
@@ -171,6 +181,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "delay" in faults:
             time.sleep(faults["delay"])
         url = urllib.parse.urlparse(self.path)
+        if url.path == "/token" and faults.get("hang"):
+            time.sleep(1000)
+        if url.path == "/token" and faults.get("endless") == "token":
+            return self.endless(200)
         if url.path == "/token":
             return self.give_token() if self.basic() else self.error(401, "no")
         if not self.allowed():
@@ -185,6 +199,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.error(404, "no such thing")
 
     def manifest(self, what):
+        if faults.get("endless") == "error":
+            return self.endless(404)
         digest, kind = (what, None) if ":" in what else find(what)
         if digest in sent:
             return self.reply(200, sent[digest], {"Content-Type": OCI_MANIFEST})
@@ -193,6 +209,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = open(blob_path(digest), "rb").read()
         if faults.get("lie_manifest"):
             body += b" "
+        if "config_size" in faults:
+            document = json.loads(body)
+            document["config"]["size"] = faults["config_size"]
+            body = json.dumps(document).encode()
         kind = kind or json.loads(body).get("mediaType") or OCI_MANIFEST
         return self.reply(200, body, {"Content-Type": kind})
 

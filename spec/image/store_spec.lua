@@ -74,6 +74,22 @@ t.describe(_ENV, "images", function()
       expect.contains(r.stdout, "is damaged")
     end)
 
+    t.it("show what strangers wrote as plain text", function()
+      local dir = files.dir "escape"
+      local esc, csi = "\27[2J", "\u{9b}2J"
+      t.sh(([[mkdir %s/root && touch %s/root/%s%s && cd %s && python3 - <<'X'
+import tarfile
+t = tarfile.open("out.tar", "w")
+t.addfile(tarfile.TarInfo("../%s\n%s"))
+t.close()
+X]]):format(dir, dir, esc, csi, dir, esc, csi))
+      local r = t.image("import", "-q", "rootfs:" .. dir .. "/out.tar", "x:1")
+      assert.equal('regolith: the layer is refused: "../?[2J???2J" leads out of it\n', r.stderr)
+      assert.equal(0, t.image("import", "-q", "rootfs:" .. dir .. "/root", "x:1").status)
+      t.sh("rm " .. t.layers "x:1"[1].path .. "/*")
+      expect.contains(t.image("verify").stdout, "/?[2J??2J: is missing")
+    end)
+
     t.it("survive a power cut: unfinished layers of an earlier boot do not count", function()
       t.pulled "base"
       local id = t.layers(t.name .. ":base")[1].path:match "[^/]+$"

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/plain.h"
 #include "base/val.h"
 #include "cli/cli.h"
 #include "cli/cmd_image.h"
@@ -30,9 +31,17 @@ static const struct cli_command *const subcommands[] = {
 static const struct cli_command *const internal[] = {&cmd_image_upper_diff, &cmd_image_upper_commit,
                                                      NULL};
 
+void image_err_plain(struct err *err)
+{
+  plain(err->msg);
+  plain(err->hint);
+}
+
 int image_fail(const struct err *err)
 {
-  cli_print_err(err);
+  struct err said = *err;
+  image_err_plain(&said);
+  cli_print_err(&said);
   /* A malformed image is no mistake of the command line. */
   if (err->kind == ERR_INVALID_ARGUMENT && !err->field[0]) return CLI_EXIT_FAILED;
   return err_info(err->kind)->cli_exit;
@@ -165,11 +174,17 @@ static void print_rows(const struct listing *l)
   }
 }
 
+/* JSON may hold C1 controls as they are; terminals need not see them. */
 static void print_json(const struct val *v)
 {
   struct buf line = {0};
   json_print(&line, v);
-  puts(line.data);
+  for (const unsigned char *p = (const unsigned char *)line.data; *p; p++)
+    if (p[0] == 0xC2 && p[1] < 0xA0)
+      printf("\\u%04x", *++p);
+    else
+      putchar(*p);
+  putchar('\n');
   buf_free(&line);
 }
 

@@ -18,10 +18,13 @@ extern const struct cli_command cmd_image_upper_diff, cmd_image_upper_commit;
 /* Prints the error; returns the exit status for it. */
 int image_fail(const struct err *err);
 
-/* Opens the user's store. writes: layers are written or removed. */
+/* Errors about images quote what strangers wrote: in archives, manifests and answers. */
+void image_err_plain(struct err *err);
+
 /* What an image that is in the store runs by default: its Entrypoint and its Cmd. */
 int image_default_command(const char *name, struct strv *ret, struct err *err);
 
+/* Opens the user's store. writes: layers are written or removed. */
 int image_open(struct image_store **ret, bool writes, struct err *err);
 
 #endif

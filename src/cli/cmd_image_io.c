@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/json.h"
+#include "base/plain.h"
 #include "base/val.h"
 #include "cli/cli.h"
 #include "cli/cmd_image.h"
@@ -131,7 +133,9 @@ struct verify_all {
 static void print_fault(void *data, const char *text)
 {
   (void)data;
-  puts(text);
+  cleanup_free char *line = xstrdup(text);
+  plain(line);
+  puts(line);
 }
 
 static int verify_one(void *data, const struct image_record *r, struct err *err)

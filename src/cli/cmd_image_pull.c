@@ -135,9 +135,10 @@ static void print_result(const struct pull_options *o, const char *name, const c
   print_json(v);
 }
 
-static int fail(const struct pull_options *o, const struct err *err)
+static int fail(const struct pull_options *o, struct err *err)
 {
   if (!o->json) return image_fail(err);
+  image_err_plain(err);
   struct val v = val_map(), e = val_map();
   val_add(&e, "code", val_str(err_info(err->kind)->code));
   val_add(&e, "message", val_str(err->msg));

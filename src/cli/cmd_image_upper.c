@@ -57,9 +57,10 @@ static void print_json(struct val v)
   val_free(&v);
 }
 
-static int fail(const struct err *err)
+static int fail(struct err *err)
 {
   struct val v = val_map(), e = val_map();
+  image_err_plain(err);
   val_add(&e, "code", val_str(err_info(err->kind)->code));
   val_add(&e, "message", val_str(err->msg));
   if (err->hint[0]) val_add(&e, "hint", val_str(err->hint));

@@ -11,10 +11,13 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/json.h"
+#include "base/val.h"
+#include "image/document.h"
 #include "image/ref.h"
 
-#define LAYERS_MAX 500
+#define LAYERS_MAX      500
+#define WORD_MAX        20
+#define WORD_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 void image_strings_add(struct image_strings *s, const char *item)
 {
@@ -53,6 +56,16 @@ static int get_string(char **ret, const struct val *map, const char *key, struct
   if (!plain(v)) return bad(err, key, "a string");
   if (v->s.len > 0) *ret = xstrdup(v->s.p);
   return 0;
+}
+
+/* What machines are called by: shown in lists, and compared. */
+static int get_word(char **ret, const struct val *map, const char *key, struct err *err)
+{
+  int rc = get_string(ret, map, key, err);
+  size_t len = rc == 0 && *ret ? strlen(*ret) : 0;
+  if (len > WORD_MAX || (len && strspn(*ret, WORD_CHARACTERS) != len))
+    return bad(err, key, "a word of at most 20 letters and digits");
+  return rc;
 }
 
 static int get_strings(struct image_strings *ret, const struct val *map, const char *key,
@@ -136,9 +149,9 @@ static int get_all(struct image_config *ret, const struct val *root, struct err 
   if (root->type != VAL_MAP) return bad(err, "the whole", "an object");
   const struct val *run = member(root, "config");
   if (run && run->type != VAL_MAP) return bad(err, "config", "an object");
-  int rc = get_string(&ret->os, root, "os", err);
-  if (rc == 0) rc = get_string(&ret->architecture, root, "architecture", err);
-  if (rc == 0) rc = get_string(&ret->variant, root, "variant", err);
+  int rc = get_word(&ret->os, root, "os", err);
+  if (rc == 0) rc = get_word(&ret->architecture, root, "architecture", err);
+  if (rc == 0) rc = get_word(&ret->variant, root, "variant", err);
   if (rc == 0) rc = get_string(&ret->created, root, "created", err);
   if (rc == 0) rc = get_layers(ret, root, err);
   if (rc == 0) rc = get_env(&ret->env, run, err);
@@ -156,11 +169,8 @@ int image_config_parse(struct image_config *ret, const char *text, size_t len, s
 {
   *ret = (struct image_config){0};
   struct val root = {0};
-  int rc = json_parse(&root, text, len, err);
-  if (rc < 0) {
-    err_wrap(err, "the image configuration is malformed");
-    return rc;
-  }
+  int rc = image_document_parse(&root, text, len, "the image configuration", err);
+  if (rc < 0) return rc;
   rc = get_all(ret, &root, err);
   val_free(&root);
   if (rc < 0) image_config_free(ret);

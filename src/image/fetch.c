@@ -34,6 +34,8 @@
 #define RETRY_AFTER_MAX_MS 120000
 #define TOKEN_MAX_BYTES    (1024 * 1024)
 #define ERROR_MAX_BYTES    4096
+#define DOCUMENT_MS        120000
+#define PROGRESS_MIN       65536 /* bytes in one attempt, for the next to be the first again */
 
 struct endpoint {
   char *base;   /* "https://registry-1.docker.io" */
@@ -69,6 +71,7 @@ struct fetch_run {
   uint64_t skip;         /* bytes of this answer that the user has already */
   uint64_t taken_before; /* taken when this attempt began */
   struct buf text;       /* what the server says about a failure */
+  struct err stopped;    /* what this attempt was ended for, by us */
   struct err aborted;    /* set by fetch_abort */
 };
 
@@ -140,7 +143,7 @@ void registry_free(struct registry *r)
   if (!r) return;
   for (size_t i = 0; i < r->endpoints_n; i++) {
     struct endpoint *e = &r->endpoints[i];
-    if (e->login) abort();
+    if (e->login) http_drop(e->login);
     free(e->base);
     free(e->domain);
     free(e->ca);
@@ -197,7 +200,7 @@ static unsigned attempts_for(const struct err *why)
 
 static void try_again(struct fetch_run *run, const struct err *why, uint64_t wait_ms)
 {
-  if (run->taken > run->taken_before) run->attempts = 0;
+  if (run->taken - run->taken_before >= PROGRESS_MIN) run->attempts = 0;
   if (++run->attempts >= attempts_for(why)) {
     next_endpoint(run, why);
     return;
@@ -231,7 +234,13 @@ static void release_waiting(struct endpoint *e, const struct err *err)
 static bool on_login_data(struct http_transfer *t, const void *data, size_t len)
 {
   struct endpoint *e = http_data(t);
-  if (e->answer.len + len <= TOKEN_MAX_BYTES) buf_append(&e->answer, data, len);
+  if (e->answer.len + len <= TOKEN_MAX_BYTES) {
+    buf_append(&e->answer, data, len);
+    return true;
+  }
+  struct err err = {0};
+  err_set(&err, ERR_PAYLOAD_TOO_LARGE, EFBIG, "its answer is too long");
+  http_abort(t, &err);
   return true;
 }
 
@@ -393,6 +402,12 @@ static uint64_t retry_after_ms(const char *value)
   return seconds > RETRY_AFTER_MAX_MS / 1000 ? RETRY_AFTER_MAX_MS : seconds * 1000;
 }
 
+static void stop(struct fetch_run *run, struct http_transfer *t, const struct err *err)
+{
+  run->stopped = *err;
+  http_abort(t, err);
+}
+
 static bool succeeded(const struct fetch *f, int status)
 {
   if (f->may_lack && status == 404) return true;
@@ -421,7 +436,7 @@ static void on_head(struct http_transfer *t, int status)
     struct err err = {0};
     err_set(&err, ERR_ENGINE_UNAVAILABLE, EPROTO, "%s answers with another range than asked for",
             endpoint_of(run)->domain);
-    http_abort(t, &err);
+    stop(run, t, &err);
   }
 }
 
@@ -432,7 +447,7 @@ static bool collect(struct fetch_run *run, const void *data, size_t len)
     struct err err = {0};
     err_set(&err, ERR_PAYLOAD_TOO_LARGE, EFBIG, "%s sends a document of over %zu bytes",
             endpoint_of(run)->domain, f->max);
-    http_abort(run->transfer, &err);
+    stop(run, run->transfer, &err);
     return true;
   }
   buf_append(&f->body, data, len);
@@ -444,7 +459,10 @@ static bool on_data(struct http_transfer *t, const void *data, size_t len)
   struct fetch_run *run = http_data(t);
   struct fetch *f = run->f;
   if (!succeeded(f, http_status(t))) {
-    if (run->text.len + len <= ERROR_MAX_BYTES) buf_append(&run->text, data, len);
+    if (run->text.len + len <= ERROR_MAX_BYTES)
+      buf_append(&run->text, data, len);
+    else
+      http_abort(t, &(struct err){0}); /* it may never end */
     return true;
   }
   if (!f->on_data) return collect(run, data, len);
@@ -454,7 +472,7 @@ static bool on_data(struct http_transfer *t, const void *data, size_t len)
       struct err err = {0};
       err_set(&err, ERR_DENIED, EPROTO, "%s sends more of %s than its manifest says",
               endpoint_of(run)->domain, f->what);
-      http_abort(t, &err);
+      stop(run, t, &err);
       return true;
     }
     if (!f->on_data(f, (const char *)data + skip, len - skip)) return false;
@@ -473,9 +491,7 @@ static void server_says(const struct fetch_run *run, struct buf *out)
     const struct val *errors = val_get(&v, "errors");
     const struct val *first =
         errors && errors->type == VAL_LIST && errors->list.n > 0 ? &errors->list.v[0] : NULL;
-    const char *message = first ? val_get_str(first, "message", "") : "";
-    for (const char *c = message; *c && c < message + 200; c++)
-      buf_putc(out, (unsigned char)*c < ' ' ? ' ' : *c);
+    buf_printf(out, "%.200s", first ? val_get_str(first, "message", "") : "");
   }
   val_free(&v);
 }
@@ -519,7 +535,7 @@ static void on_done(struct http_transfer *t, const struct err *failure)
     finish(run, &run->aborted);
   } else if (failure) {
     err = *failure;
-    err_wrap(&err, "%s", endpoint_of(run)->domain);
+    if (run->stopped.kind == ERR_NONE) err_wrap(&err, "%s", endpoint_of(run)->domain);
     if (err_info(err.kind)->retryable)
       try_again(run, &err, 0);
     else
@@ -570,6 +586,7 @@ static void send_request(struct fetch_run *run)
   bool ours = is_ours(e, url.data);
   run->login = e->logins;
   run->text.len = 0;
+  run->stopped = (struct err){0};
   run->taken_before = run->taken;
   if (!f->on_data) f->body.len = 0;
   struct http_request req = {.url = url.data,
@@ -582,6 +599,7 @@ static void send_request(struct fetch_run *run)
                              .from = run->taken,
                              .ca_file = e->ca,
                              .plain_http = e->plain_http,
+                             .total_ms = f->on_data || f->send ? 0 : DOCUMENT_MS,
                              .on_head = on_head,
                              .on_data = on_data,
                              .on_done = on_done,

@@ -31,6 +31,7 @@
 #include "base/val.h"
 #include "image/config.h"
 #include "image/digest.h"
+#include "image/document.h"
 #include "image/folders.h"
 #include "image/ids.h"
 #include "image/manifest.h"
@@ -152,14 +153,15 @@ static void blob_path(const char *digest, char out[96])
   snprintf(out, 96, "blobs/sha256/%.64s", digest + 7);
 }
 
-static int read_blob(int dir_fd, const char *digest, struct buf *out, struct err *err)
+/* size: what the descriptor says, -1 = it was not asked. */
+static int read_blob(int dir_fd, const char *digest, int64_t size, struct buf *out, struct err *err)
 {
   char path[96], now[IMAGE_DIGEST_SIZE];
   blob_path(digest, path);
   int rc = read_inside(dir_fd, path, out, err);
   if (rc < 0) return rc;
   image_digest_of(out->data, out->len, now);
-  if (strcmp(now, digest) == 0) return 0;
+  if (strcmp(now, digest) == 0 && (size < 0 || (size_t)size == out->len)) return 0;
   return err_set(err, ERR_DENIED, EBADMSG, "%s is not what its digest says", path);
 }
 
@@ -245,7 +247,7 @@ static int choose(const struct buf *text, const char *tag, char out[IMAGE_DIGEST
 {
   struct val v = {0};
   struct image_manifest index;
-  int rc = json_parse(&v, text->data, text->len, err);
+  int rc = image_document_parse(&v, text->data, text->len, "the layout's index", err);
   if (rc == 0) rc = image_manifest_parse(&index, text->data, text->len, IMAGE_TYPE_OCI_INDEX, err);
   if (rc < 0) {
     val_free(&v);
@@ -273,7 +275,7 @@ static int read_manifest(struct import *im, int dir_fd, struct image_manifest *m
 {
   for (int depth = 0; depth < 3; depth++) {
     im->manifest_text.len = 0;
-    int rc = read_blob(dir_fd, im->digest, &im->manifest_text, err);
+    int rc = read_blob(dir_fd, im->digest, -1, &im->manifest_text, err);
     if (rc == 0)
       rc = image_manifest_parse(m, im->manifest_text.data, im->manifest_text.len, NULL, err);
     if (rc < 0 || !m->is_index) return rc;
@@ -316,7 +318,7 @@ static int import_oci(struct import *im, const char *where, struct err *err)
   rc = read_inside(dir_fd, "index.json", &index, err);
   if (rc == 0) rc = choose(&index, tag, im->digest, err);
   if (rc == 0) rc = read_manifest(im, dir_fd, &m, err);
-  if (rc == 0) rc = read_blob(dir_fd, m.config.digest, &im->config_text, err);
+  if (rc == 0) rc = read_blob(dir_fd, m.config.digest, m.config.size, &im->config_text, err);
   if (rc == 0) rc = read_config(im, err);
   if (rc == 0) rc = import_layout_layers(im, dir_fd, &m, err);
   image_manifest_free(&m);
@@ -383,7 +385,8 @@ static int import_archive(struct import *im, const char *file, struct err *err)
   if (rc < 0) return rc;
   rc = unpack_into(im, &stage, fd, &result, err);
   if (rc == 0) rc = read_inside(stage.tree_fd, "manifest.json", &text, err);
-  if (rc == 0) rc = json_parse(&v, text.data, text.len, err);
+  if (rc == 0)
+    rc = image_document_parse(&v, text.data, text.len, "the archive's manifest.json", err);
   if (rc == 0) {
     const struct val *image = first_image(&v);
     rc = image ? import_archive_image(im, stage.tree_fd, image, err)
@@ -497,7 +500,7 @@ static int commit_config(struct import *im, const struct image_commit_conf *conf
   struct buf text = {0};
   struct val v = {0};
   int rc = image_store_get_blob(im->store, conf->base->config, &text, err);
-  if (rc == 0) rc = json_parse(&v, text.data, text.len, err);
+  if (rc == 0) rc = image_document_parse(&v, text.data, text.len, "the image configuration", err);
   buf_free(&text);
   if (rc < 0) return rc;
   char now[CLOCK_ISO_SIZE];

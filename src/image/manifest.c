@@ -10,7 +10,8 @@
 #include <sys/utsname.h>
 
 #include "base/buf.h"
-#include "base/json.h"
+#include "base/val.h"
+#include "image/document.h"
 #include "image/ref.h"
 
 #define ENTRIES_MAX   1000
@@ -120,11 +121,8 @@ int image_manifest_parse(struct image_manifest *ret, const char *text, size_t le
 {
   *ret = (struct image_manifest){0};
   struct val root = {0};
-  int rc = json_parse(&root, text, len, err);
-  if (rc < 0) {
-    err_wrap(err, "the image manifest is malformed");
-    return rc;
-  }
+  int rc = image_document_parse(&root, text, len, "the image manifest", err);
+  if (rc < 0) return rc;
   rc = parse_root(ret, &root, content_type, err);
   val_free(&root);
   if (rc < 0) image_manifest_free(ret);

@@ -42,6 +42,7 @@ struct image_pull {
   struct fetch fetch; /* the document under way */
   bool fetching;
   char want[IMAGE_DIGEST_SIZE]; /* of the document under way, "" = whatever the tag means */
+  int64_t want_size;            /* the same, -1 = what is asked for by name */
   struct buf manifest_text, config_text;
   struct image_manifest manifest;
   struct image_config config;
@@ -80,12 +81,13 @@ static void fail(struct image_pull *p, const struct err *err)
 
 static void on_document(struct fetch *f, const struct err *err);
 
-static int fetch_document(struct image_pull *p, const char *kind, const char *what,
+static int fetch_document(struct image_pull *p, const char *kind, const char *what, int64_t size,
                           const char *accept)
 {
   struct err err;
   size_t endpoint = p->fetch.endpoint;
   snprintf(p->want, sizeof p->want, "%s", image_digest_valid(what) ? what : "");
+  p->want_size = size;
   p->fetch = (struct fetch){.kind = kind,
                             .what = what,
                             .accept = accept,
@@ -115,11 +117,10 @@ static int select_platform(struct image_pull *p, struct err *err)
     return err_errno(err);
   }
   p->from_index = true;
-  char digest[IMAGE_DIGEST_SIZE];
-  snprintf(digest, sizeof digest, "%s", d->digest);
+  int64_t size = d->size;
+  snprintf(p->digest, sizeof p->digest, "%s", d->digest);
   image_manifest_free(&p->manifest);
-  snprintf(p->digest, sizeof p->digest, "%s", digest);
-  return fetch_document(p, "manifests", p->digest, IMAGE_MANIFEST_ACCEPT);
+  return fetch_document(p, "manifests", p->digest, size, IMAGE_MANIFEST_ACCEPT);
 }
 
 static int on_manifest(struct image_pull *p, struct err *err)
@@ -134,7 +135,7 @@ static int on_manifest(struct image_pull *p, struct err *err)
   }
   p->manifest_text = p->fetch.body;
   p->fetch.body = (struct buf){0};
-  return fetch_document(p, "blobs", p->manifest.config.digest, NULL);
+  return fetch_document(p, "blobs", p->manifest.config.digest, p->manifest.config.size, NULL);
 }
 
 static int check_platform(const struct image_pull *p, struct err *err)
@@ -199,6 +200,9 @@ static void on_document(struct fetch *f, const struct err *failure)
   image_digest_of(f->body.data, f->body.len, digest);
   if (p->want[0] && strcmp(p->want, digest) != 0)
     err_set(&err, ERR_DENIED, EBADMSG, "asked for %s, the registry sent %s", p->want, digest);
+  else if (p->want_size >= 0 && (size_t)p->want_size != f->body.len)
+    err_set(&err, ERR_DENIED, EBADMSG, "%s has %zu bytes, what names it says %lld", p->want,
+            f->body.len, (long long)p->want_size);
   else if (config)
     on_config(p, &err);
   else
@@ -357,7 +361,7 @@ int image_pull_start(struct image_pull **ret, const struct image_pull_conf *conf
     return rc;
   }
   registry_new(&p->registry, conf->loop, p->http, &p->ref, conf->settings, conf->plain_http, err);
-  fetch_document(p, "manifests", image_ref_selector(&p->ref), IMAGE_MANIFEST_ACCEPT);
+  fetch_document(p, "manifests", image_ref_selector(&p->ref), -1, IMAGE_MANIFEST_ACCEPT);
   *ret = p;
   return 0;
 }

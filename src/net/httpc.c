@@ -224,6 +224,21 @@ static void describe(const struct http_transfer *t, CURLcode rc, struct err *err
   }
 }
 
+static void transfer_free(struct http_transfer *t)
+{
+  curl_easy_cleanup(t->easy);
+  curl_slist_free_all(t->headers);
+  free(t);
+}
+
+void http_drop(struct http_transfer *t)
+{
+  loop_defer_cancel(t->h->loop, &t->kick);
+  curl_multi_remove_handle(t->h->multi, t->easy);
+  list_remove(&t->node);
+  transfer_free(t);
+}
+
 static void finish(struct http_transfer *t, CURLcode rc)
 {
   struct err err = {0};
@@ -238,9 +253,7 @@ static void finish(struct http_transfer *t, CURLcode rc)
   curl_multi_remove_handle(t->h->multi, t->easy);
   list_remove(&t->node);
   t->req.on_done(t, err.kind == ERR_NONE ? NULL : &err);
-  curl_easy_cleanup(t->easy);
-  curl_slist_free_all(t->headers);
-  free(t);
+  transfer_free(t);
 }
 
 static void finish_transfers(struct httpc *h)
@@ -385,9 +398,7 @@ int http_start(struct httpc *h, const struct http_request *req, struct http_tran
   list_append(&h->transfers, &t->node);
   if (rc != CURLE_OK || curl_multi_add_handle(h->multi, t->easy) != CURLM_OK) {
     list_remove(&t->node);
-    curl_easy_cleanup(t->easy);
-    curl_slist_free_all(t->headers);
-    free(t);
+    transfer_free(t);
     return err_set(err, ERR_INVALID_ARGUMENT, EINVAL, "cannot start the transfer");
   }
   *ret = t;

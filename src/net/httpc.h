@@ -58,7 +58,11 @@ void http_each_header(struct http_transfer *t,
                       void (*fn)(void *data, const char *name, const char *value), void *data);
 void http_resume(struct http_transfer *t);
 
-/* Ends the transfer; on_done follows with err. */
+/* Ends the transfer; on_done follows with err. Of kind ERR_NONE: enough was read, that is all
+ * right. */
 void http_abort(struct http_transfer *t, const struct err *err);
+
+/* Ends the transfer at once; on_done does not follow. Not from its own callbacks. */
+void http_drop(struct http_transfer *t);
 
 #endif
