@@ -374,6 +374,53 @@ exited	0	nil	true	[/tmp
   end)
 end)
 
+describe("the engine remote, over TLS", function()
+  it("believes who the configuration names, and nobody else", function()
+    local dir = files.dir "tls"
+    local function certify(name, subject)
+      local r = proc.run { "openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2",
+        "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=x", "-addext",
+        "subjectAltName=" .. subject, "-keyout", dir .. "/" .. name .. ".key",
+        "-out", dir .. "/" .. name .. ".pem" }
+      assert.equal(0, r.status, r.stderr)
+    end
+    certify("server", "IP:127.0.0.1")
+    certify("stranger", "IP:127.0.0.1")
+    local r = proc.cli { "key", "add", "me", "--credit", "100", "--state", dir .. "/state" }
+    local key = r.stdout:match "sk%-%w+"
+    local server = proc.cli_start { "serve", "--listen", "127.0.0.1:0", "--state", dir .. "/state",
+      "--default-image", "host", "--default-network", "none", "--tls-cert", dir .. "/server.pem",
+      "--tls-key", dir .. "/server.key" }
+    local url = server:expect("https://[%d.]+:%d+", 20 * proc.factor)
+    local function go(address, ca)
+      local config = files.write(dir .. "/config.lua", ([[
+        return { engines = { box = { type = "remote", url = %q, key_env = "K", %s } } }]])
+        :format(address, ca and ("ca_file = %q"):format(dir .. "/" .. ca) or ""))
+      return run(nil, nil, [[
+        local sb <close> = require("sandbox").create { image = "host" }
+        print(sb:exec("printf x; exit 3").exit_code)]],
+        { "--config", config, "--engine", "box" }, { K = key })
+    end
+    r = go(url, "server.pem")
+    assert.equal("3\n", r.stdout, r.stderr)
+    for _, ca in ipairs { "stranger.pem", false } do
+      r = go(url, ca)
+      assert.equal(1, r.status)
+      expect.contains(r.stderr, "certificate")
+      expect.lacks(r.stderr, key)
+    end
+    -- The certificate is for the address, not for its name.
+    r = go(url:gsub("127.0.0.1", "localhost"), "server.pem")
+    assert.equal(1, r.status)
+    expect.contains(r.stderr, "localhost")
+    r = go(url, "nowhere.pem")
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, "nowhere.pem")
+    server:kill "TERM"
+    assert.equal(0, server:wait(20 * proc.factor).status)
+  end)
+end)
+
 describe("the engine remote, on a server with manners of its own", function()
   local server, root
 

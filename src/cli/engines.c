@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -161,6 +162,12 @@ static int no_inline_key(const struct val *said, struct err *err)
   return rc;
 }
 
+static int check_ca_file(const char *path, struct err *err)
+{
+  if (!path || access(path, R_OK) == 0) return 0;
+  return err_arg(err, "ca_file", "ca_file = \"%.200s\": %s", path, strerror(errno));
+}
+
 static int choose_named(struct engine_choice *ret, const struct val *said, struct err *err)
 {
   struct named_engine n = {.priced = true};
@@ -176,7 +183,8 @@ static int choose_named(struct engine_choice *ret, const struct val *said, struc
     if (n.url) val_add(&ret->options, "url", val_str(n.url));
     if (n.ca_file) val_add(&ret->options, "ca_file", val_str(n.ca_file));
     val_add(&ret->options, "plain_http", val_bool(n.plain_http));
-    rc = take_key(&n, &ret->options, err);
+    rc = check_ca_file(n.ca_file, err);
+    if (rc == 0) rc = take_key(&n, &ret->options, err);
   }
   schema_free(&schema, &n);
   if (rc < 0) engine_choice_done(ret);
