@@ -283,6 +283,10 @@ install: all
 	install -d $(SHAREDIR)/regolith/types
 	install -m 644 lua/types/*.d.lua $(SHAREDIR)/regolith/types/
 
+# Folders that may be empty then, inner ones first; those of a system are its own.
+EMPTIED := $(addprefix share/,regolith bash-completion/completions bash-completion zsh/site-functions zsh \
+             fish/vendor_completions.d fish) lib/systemd/system lib/systemd
+EMPTIED_TOO := share/man/man1 share/man share lib bin
 uninstall:
 	rm -rf $(LIBDIR)
 	rm -f $(BINDIR)/regolith $(SHAREDIR)/man/man1/regolith.1
@@ -290,7 +294,7 @@ uninstall:
 	rm -f $(SHAREDIR)/fish/vendor_completions.d/regolith.fish
 	rm -rf $(SHAREDIR)/regolith/types
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/regolith.service
-	-rmdir $(SHAREDIR)/regolith 2>/dev/null
+	cd $(DESTDIR)$(PREFIX) && rmdir $(EMPTIED) $(if $(filter /usr /usr/local,$(PREFIX)),,$(EMPTIED_TOO)) 2>/dev/null || true
 
 clean:
 	rm -rf build

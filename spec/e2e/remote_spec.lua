@@ -372,6 +372,25 @@ exited	0	nil	true	[/tmp
     assert.equal(2, r.status)
     expect.contains(r.stderr, '"local" is this machine and no other')
   end)
+
+  it("is not needed for prices: this machine has them where the configuration says so", function()
+    local path = files.write(files.dir "priced" .. "/config.lua",
+      "return { engines = { ['local'] = { type = 'local', priced = true } } }")
+    local function go(source, ...) return run(nil, nil, source, { "--config", path, ... }) end
+    local r = go([[
+      local sandbox = require "sandbox"
+      print(sandbox.price {}, sandbox.price { timeout = 3600, gpu = "T4" })
+      local sb <close> = sandbox.create { image = "host" }
+      sb:exec "true"
+      print(sb:status().cost)
+      print(select(2, pcall(sandbox.create, { image = "host" })).code)
+    ]], "--max-cost", "0.0135")
+    assert.equal("0.01\t1.5\n0.012\nbudget_exceeded\n", r.stdout, r.stderr)
+    files.write(path, "return { engines = { ['local'] = { type = 'local', url = 'https://x' } } }")
+    r = go ""
+    assert.equal(2, r.status)
+    expect.contains(r.stderr, "no address")
+  end)
 end)
 
 describe("the engine remote, over TLS", function()

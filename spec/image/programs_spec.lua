@@ -1,6 +1,9 @@
 -- Real programs in an image: what people run in theirs, as Debian packages it (programs.sh).
 -- Too much to build and to fetch for every `make test`: `make test-images`.
+local files = require "spec.support.files"
+local json = require "json"
 local proc = require "spec.support.proc"
+local sdk = require "spec.image.sdk"
 local t = require "spec.image.support"
 
 -- Built by hand, so that nothing is fetched: a module and a command, as any wheel has them.
@@ -92,6 +95,21 @@ print(math.sqrt(2), gzip.compress(b'')[:2])"]]))
         { C = C }))
       assert.equal("/moon 2d711642\n", run([[node -e "$NODE"]], { NODE = NODE }))
       assert.equal(0, t.image("verify").status)
+
+      -- The same image behind a server: the SDK examples' commands, with the real numpy.
+      local state = files.dir "state"
+      local key = assert(proc.cli({ "key", "add", "a", "--credit", "1", "--state", state },
+        { env = t.env }).stdout:match "sk%-%w+")
+      local server = proc.cli_start({ "serve", "--listen", "127.0.0.1:0", "--state", state,
+        "--default-image", ref, "--default-network", "none" }, { env = t.env })
+      local url = server:expect("http://[%d.:]+", 20)
+      local ok, why = pcall(sdk.flows, function(op, body)
+        return json.decode(proc.run({ "curl", "-sS", "-H", "Authorization: Bearer " .. key,
+          url .. "/v1/marketplace/compute/sandbox/" .. op, "-d", json.encode(body) }).stdout)
+      end, "1%.2%d%.%d")
+      server:kill "TERM"
+      assert.equal(0, server:wait(40).status)
+      assert(ok, why)
     end)
   end)
 end)

@@ -1,7 +1,8 @@
 /* Names of engines: what the configuration's `engines` says of them, and what is known without one.
  *
  *   engines = { ["gpu-box"] = { type = "remote", url = "https://gpu.example.com",
- *                               key_file = "/etc/regolith/gpu-box.key" } }
+ *                               key_file = "/etc/regolith/gpu-box.key" },
+ *               ["local"] = { type = "local", priced = true } }
  *
  * A key is never in the configuration itself: it comes from a variable or from a file that others
  * cannot read. The types of engines are named here and nowhere else. */
@@ -108,7 +109,8 @@ int engines_configured(struct val *ret, const char *name, struct err *err)
 {
   struct val all;
   *ret = (struct val){0};
-  if (!name || strcmp(name, LOCAL) == 0) return 0; /* which no configuration changes */
+  if (!name || strcmp(name, LOCAL) == 0)
+    return 0; /* but its price, which one command has no use for */
   int rc = load_named(&all, err);
   const struct val *said = val_get(&all, name);
   if (said) {
@@ -124,7 +126,8 @@ int engines_elsewhere(struct val *ret_names, struct val *ret_named, struct err *
   *ret_names = val_list();
   int rc = load_named(ret_named, err);
   for (size_t i = 0; ret_named->type == VAL_MAP && i < ret_named->map.n; i++)
-    val_push(ret_names, val_str(ret_named->map.v[i].key));
+    if (strcmp(ret_named->map.v[i].key, LOCAL) != 0)
+      val_push(ret_names, val_str(ret_named->map.v[i].key));
   for (size_t i = 0; i < KNOWN_N; i++) {
     struct val preset = {0};
     if (!val_get(ret_named, known[i]) && remote_preset(known[i], &preset) &&
@@ -168,27 +171,30 @@ static int check_ca_file(const char *path, struct err *err)
   return err_arg(err, "ca_file", "ca_file = \"%.200s\": %s", path, strerror(errno));
 }
 
-static int choose_named(struct engine_choice *ret, const struct val *said, struct err *err)
+static int take_remote(const struct named_engine *n, struct val *options, struct err *err)
 {
-  struct named_engine n = {.priced = true};
-  int rc = no_inline_key(said, err);
-  if (rc == 0) rc = schema_parse(&schema, "", said, &n, err);
-  if (rc < 0) return rc;
-  ret->type = engine_find(n.type);
-  ret->priced = n.priced;
-  ret->options = val_map();
-  if (ret->type != &remote_engine_ops) {
-    rc = err_arg(err, "type", "type must be \"remote\", not \"%.40s\"", n.type);
-  } else {
-    if (n.url) val_add(&ret->options, "url", val_str(n.url));
-    if (n.ca_file) val_add(&ret->options, "ca_file", val_str(n.ca_file));
-    val_add(&ret->options, "plain_http", val_bool(n.plain_http));
-    rc = check_ca_file(n.ca_file, err);
-    if (rc == 0) rc = take_key(&n, &ret->options, err);
-  }
-  schema_free(&schema, &n);
-  if (rc < 0) engine_choice_done(ret);
-  return rc;
+  if (strcmp(n->type, remote_engine_ops.name) != 0)
+    return err_arg(err, "type", "type must be \"remote\", not \"%.40s\"", n->type);
+  *options = val_map();
+  if (n->url) val_add(options, "url", val_str(n->url));
+  if (n->ca_file) val_add(options, "ca_file", val_str(n->ca_file));
+  val_add(options, "plain_http", val_bool(n->plain_http));
+  int rc = check_ca_file(n->ca_file, err);
+  return rc < 0 ? rc : take_key(n, options, err);
+}
+
+/* Of this machine nothing can be said but whether what is done on it has a price. */
+static int check_local(const struct named_engine *n, struct err *err)
+{
+  if (strcmp(n->type, LOCAL) != 0)
+    err_arg(err, "type", "\"local\" is this machine and no other");
+  else if (n->url || n->key_env || n->key_file || n->ca_file || n->plain_http)
+    err_arg(err, "url", "\"local\" is this machine: it has no address and no key");
+  else
+    return 0;
+  err_hint(err, "engines.local takes { type = \"local\", priced = true }; give another engine "
+                "another name");
+  return -EINVAL;
 }
 
 static void add_state(struct val *options)
@@ -197,23 +203,32 @@ static void add_state(struct val *options)
   val_set(options, "state", val_str(dir));
 }
 
+static int choose_named(struct engine_choice *ret, const char *name, const struct val *said,
+                        struct err *err)
+{
+  bool local = strcmp(name, LOCAL) == 0;
+  struct named_engine n = {.priced = !local};
+  int rc = no_inline_key(said, err);
+  if (rc == 0) rc = schema_parse(&schema, "", said, &n, err);
+  if (rc < 0) return rc;
+  ret->type = local ? &local_engine_ops : &remote_engine_ops;
+  ret->priced = n.priced;
+  rc = local ? check_local(&n, err) : take_remote(&n, &ret->options, err);
+  schema_free(&schema, &n);
+  if (rc == 0 && !local) add_state(&ret->options);
+  if (rc < 0) engine_choice_done(ret);
+  return rc;
+}
+
 int engines_choose(struct engine_choice *ret, const char *name, const struct val *named,
                    const char *label, struct err *err)
 {
   *ret = (struct engine_choice){0};
   engines_register();
   const struct val *said = val_get(named, name);
-  if (said && strcmp(name, LOCAL) == 0) {
-    err_arg(err, "engines.local", "engines.local: \"local\" is this machine and no other");
-    err_hint(err, "give the engine another name");
-    return -EINVAL;
-  }
   if (said) {
-    int rc = choose_named(ret, said, err);
-    if (rc < 0)
-      err_wrap(err, "engines.%s", name);
-    else
-      add_state(&ret->options);
+    int rc = choose_named(ret, name, said, err);
+    if (rc < 0) err_wrap(err, "engines.%s", name);
     return rc;
   }
   if (remote_preset(name, &ret->options)) {
