@@ -453,6 +453,19 @@ static void test_policy_is_bounded(void)
   net_policy_done(&p);
 }
 
+/* Boxes that take all they get. */
+static void test_share(void)
+{
+  enum { MAX = 4096, BOXES = 400 };
+  size_t own[BOXES] = {0}, all = 0;
+  for (size_t i = 0; i < BOXES; i++)
+    for (; net_share(own[i], all, MAX); all++) own[i]++;
+  CHECK_INT(own[0], NET_SHARE_MAX);
+  CHECK(own[2] > 512);
+  for (size_t i = 0; i < BOXES; i++) CHECK(own[i] >= NET_SHARE_FEW);
+  CHECK(all < MAX + BOXES * NET_SHARE_FEW);
+}
+
 static void test_special(void)
 {
   static const uint32_t special[] = {0,          0x7f000001, 0x7fffffff, 0xa9fea9fe,
@@ -480,6 +493,7 @@ const struct test_case test_cases[] = {
     {"flows are bounded", test_flows_are_bounded},
     {"policies", test_policy},
     {"what names open is bounded", test_policy_is_bounded},
+    {"no box has all sockets", test_share},
     {"special addresses", test_special},
     {0},
 };

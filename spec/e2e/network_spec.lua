@@ -502,6 +502,31 @@ describe("the network helper", function()
     p:wait(20)
   end)
 
+  it_needs("bounds what a box has of it, and goes first when memory runs out", function()
+    local p = start_script(([[
+      local sandbox = require "sandbox"
+      local a <close> = sandbox.create { network = "open" }
+      local b <close> = sandbox.create { network = "open" }
+      local greedy = a:spawn { "python3", "-c", [=[
+import resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+held = []
+try:
+    while True: held.append(socket.create_connection(("%s", 8000), timeout=5))
+except ConnectionRefusedError: print(len(held), flush=True)
+time.sleep(60)]=] }
+      print(greedy:lines()())
+      print(b:exec({ "curl", "-sS", "-m", "10", "http://%s:8000/a" }).stdout)
+      print "up"
+      task.sleep(60)
+    ]]):format(THERE, THERE))
+    p:expect("up", 30)
+    local pid = sh(("pgrep -P %d -f 'regolith: network'"):format(p.pid)):match "%d+"
+    assert.equal("900\n", files.read("/proc/" .. pid .. "/oom_score_adj"))
+    p:kill "INT"
+    assert.equal("1024\ngot /a\nup\n", p:wait(20).stdout)
+  end)
+
   it_needs("that is killed takes the network with it and nothing else", function()
     local p = start_script(CURL .. ([[
       local url = "http://%s:8000/a"

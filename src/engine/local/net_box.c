@@ -69,13 +69,16 @@ static void register_poll_fd(int fd, void *opaque)
   struct net_box *b = opaque;
   (void)fd;
   b->sockets++;
+  net.sockets++;
 }
 
 static void unregister_poll_fd(int fd, void *opaque)
 {
   struct net_box *b = opaque;
   (void)fd;
-  if (b->sockets > 0) b->sockets--;
+  if (b->sockets == 0) return;
+  b->sockets--;
+  net.sockets--;
 }
 
 static void notify(void *opaque)
@@ -115,8 +118,22 @@ static Slirp *new_stack(struct net_box *b)
       .disable_dns = true,
       .disable_dhcp = true,
   };
-  b->sockets = 0;
   return net.slirp->make(&conf, &callbacks, b);
+}
+
+static void drop_stack(struct net_box *b)
+{
+  if (b->slirp) net.slirp->cleanup(b->slirp);
+  net.sockets -= b->sockets;
+  b->sockets = 0;
+  b->slirp = NULL;
+  free(b->flows);
+  b->flows = NULL;
+}
+
+static bool has_room(const struct net_box *b)
+{
+  return net_share(b->sockets, net.sockets, net.sockets_max);
 }
 
 /* ---- frames ---- */
@@ -174,7 +191,7 @@ static void on_tcp(struct net_box *b, const struct net_frame *f)
     net_streams_frame(b, f);
   else if (opens && !may_reach(b, f->dst, f->dport))
     refuse(b, f);
-  else if (opens ? b->sockets < NET_SOCKETS_MAX : b->slirp != NULL)
+  else if (opens ? has_room(b) : b->slirp != NULL)
     to_stack(b, f);
   else
     net_box_send(b, reply, net_frame_reset(f, reply));
@@ -186,7 +203,7 @@ static void on_udp(struct net_box *b, const struct net_frame *f)
     net_names_ask(&(struct net_asker){b, f, NULL}, f->payload, f->payload_len);
   else if (!may_reach(b, f->dst, f->dport))
     refuse(b, f);
-  else if (b->sockets < NET_SOCKETS_MAX) {
+  else if (has_room(b)) {
     net_flows_sent(&b->flows, f, net.now_ms);
     to_stack(b, f);
   } else
@@ -257,10 +274,7 @@ void net_box_polled(struct net_box *b)
   net.slirp->poll_done(b->slirp, 0, get_revents, b);
   if (was_busy || b->sockets > 0) return;
   list_remove(&b->active);
-  net.slirp->cleanup(b->slirp);
-  b->slirp = NULL;
-  free(b->flows);
-  b->flows = NULL;
+  drop_stack(b);
 }
 
 /* ---- its life ---- */
@@ -291,9 +305,8 @@ void net_box_free(struct net_box *b)
   net_told_forget(b);
   list_remove(&b->node);
   list_remove(&b->active);
-  if (b->slirp) net.slirp->cleanup(b->slirp);
+  drop_stack(b);
   net_policy_done(&b->policy);
-  free(b->flows);
   close(b->tap);
   free(b);
 }

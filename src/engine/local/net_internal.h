@@ -17,7 +17,7 @@
 #include "engine/local/net_policy.h"
 #include "engine/local/slirp_part.h"
 
-#define NET_SOCKETS_MAX 1024 /* of one box, at once */
+#define NET_SOCKETS_MAX 4096 /* of all boxes, at once; net_policy.h says what one may have */
 #define NET_ASKED_MAX   64   /* questions of one box, at once */
 #define NET_STREAMS_MAX 8    /* connections to the name server of one box, at once */
 
@@ -51,9 +51,10 @@ struct net {
   int host, epoll, route;
   const struct slirp_part *slirp;
   struct list boxes, active;
-  struct list asked;   /* struct question.node, oldest first */
-  struct list streams; /* struct net_stream.node, longest quiet first */
-  struct list untold;  /* struct net_box.untold */
+  size_t sockets, sockets_max; /* of all boxes */
+  struct list asked;           /* struct question.node, oldest first */
+  struct list streams;         /* struct net_stream.node, longest quiet first */
+  struct list untold;          /* struct net_box.untold */
   struct net_polls polls;
   uint64_t now_ms;
 };

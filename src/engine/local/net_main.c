@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -123,7 +124,11 @@ static int set_up(struct err *err)
   int rc = part_open("slirp", sizeof *net.slirp, &head, err);
   if (rc < 0) return rc;
   net.slirp = (const struct slirp_part *)head;
-  fcntl(net.host, F_SETFL, O_NONBLOCK); /* a slow host does not hold the boxes */
+  struct rlimit files;
+  net.sockets_max = NET_SOCKETS_MAX;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_max < 2 * NET_SOCKETS_MAX)
+    net.sockets_max = files.rlim_max / 2; /* the rest is for taps and names */
+  fcntl(net.host, F_SETFL, O_NONBLOCK);   /* a slow host does not hold the boxes */
   net.epoll = epoll_create1(EPOLL_CLOEXEC);
   net.route = net_route_open();
   if (net.epoll < 0 || net.route < 0)

@@ -108,6 +108,12 @@ bool net_policy_allows(struct net_policy *p, uint32_t addr, uint16_t port, uint6
   return false;
 }
 
+bool net_share(size_t own, size_t all, size_t max)
+{
+  size_t left = all < max ? max - all : 0;
+  return own < NET_SHARE_FEW || (own < NET_SHARE_MAX && own < left / 2);
+}
+
 bool net_is_special(uint32_t addr)
 {
   /* Metadata services that clouds have elsewhere than at 169.254.0.0/16: of Alibaba, Azure, Oracle.

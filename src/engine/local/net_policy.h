@@ -44,4 +44,11 @@ bool net_policy_allows(struct net_policy *p, uint32_t addr, uint16_t port, uint6
  * box's own little network. Host order. */
 bool net_is_special(uint32_t addr);
 
+/* May a box that has `own` of the `all` sockets that there are, of `max` at most, have another? A
+ * few always; at most NET_SHARE_MAX, and never more than half of what is left, so that no box that
+ * takes all it gets keeps the others from any. */
+#define NET_SHARE_MAX 1024
+#define NET_SHARE_FEW 8
+bool net_share(size_t own, size_t all, size_t max);
+
 #endif
