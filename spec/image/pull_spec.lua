@@ -292,7 +292,7 @@ t.describe(_ENV, "images from registries", function()
 
     t.it("get a new token when one expires", function()
       login(auth:format(t.port))
-      t.set { auth = "expire", delay = 0.2 }
+      t.set { auth = "expire" }
       t.pulled "many"
       local logins = 0
       for _, q in ipairs(t.log()) do logins = logins + (q.path:find "^/token" and 1 or 0) end

@@ -14,7 +14,7 @@ the last /_set as a JSON list. Faults:
     longer     true       one byte too many is sent
     lie_manifest true     manifests by digest are answered with another document
     auth       "token" | "basic" | "expire"   a login is needed (user "u", password "p");
-               "expire": each token is good for half a second
+               "expire": each token is good for four requests
     realm      URL        where tokens are had, instead of here
     redirect   URL        blobs are elsewhere: this base URL
     delay      SECONDS    before each answer
@@ -147,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with lock:
             scope = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query).get("scope", [""])[0]
             token = "token-%d%s" % (len(tokens), "-push" if "push" in scope else "")
-            tokens[token] = time.monotonic() + (0.5 if faults.get("auth") == "expire" else 1000)
+            tokens[token] = 4 if faults.get("auth") == "expire" else 1000
         return self.reply(200, json.dumps({"token": token}).encode())
 
     def basic(self):
@@ -165,8 +165,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return False
         a = self.headers.get("Authorization") or ""
         writes = self.command in ("POST", "PUT")
-        if a.startswith("Bearer ") and tokens.get(a[7:], 0) > time.monotonic() and (
-                not writes or a.endswith("-push")):
+        with lock:
+            left = tokens.get(a[7:], 0)
+            tokens[a[7:]] = left - 1
+        if a.startswith("Bearer ") and left > 0 and (not writes or a.endswith("-push")):
             return True
         realm = faults.get("realm") or "%s://%s/token" % (scheme, self.headers["Host"])
         self.error(401, "login", {

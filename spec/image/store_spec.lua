@@ -136,6 +136,26 @@ X]]):format(dir, dir, esc, csi, dir, esc, csi))
       expect.contains(e.hint, "image gc")
       assert.is_true(tonumber(left) <= 2)
     end)
+
+    t.it("make room where there is none for another file", function()
+      local dir = files.dir "full"
+      t.sh("mount -t tmpfs -o size=20m,nr_inodes=300 none " .. dir)
+      t.env.XDG_STATE_HOME = dir
+      local ok, why = pcall(function()
+        assert.equal(0, t.image("import", "-q", "rootfs:" .. t.here, "small:1").status)
+        t.sh(("mkdir %s/regolith/images/tmp/dead; i=0; while touch %s/$i; do i=$((i+1)); done")
+          :format(dir, dir))
+        local r = t.image "gc"
+        assert.equal(0, r.status, r.stderr)
+        assert.equal("0", t.sh(("ls %s/regolith/images/tmp | wc -l"):format(dir)).stdout:sub(1, 1))
+        t.sh(("while touch %s/more$i; do i=$((i+1)); done"):format(dir))
+        r = t.image("rm", "small:1")
+        assert.equal(0, r.status, r.stderr)
+        expect.contains(r.stdout, "removed 1 image and 1 layer")
+      end)
+      t.sh("umount " .. dir)
+      assert(ok, why)
+    end)
   end)
 
   describe("from and to files", function()

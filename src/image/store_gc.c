@@ -2,9 +2,10 @@
  *
  * Deciding happens under the exclusive lock and is short: references and records of doomed images
  * are unlinked, doomed trees are renamed into a stage of this process. The long part, removing the
- * trees, comes after the lock is released. The order is reference, record, layer, so that after a
- * crash in between only unnamed things are left, which the next collection takes. What a lease
- * names stays; a lease whose lock can be had is of a dead process and goes. */
+ * trees, comes after the lock is released. On a disk that is too full for a stage they are removed
+ * where they are, under the lock: that is when room is needed most. The order is reference, record,
+ * layer, so that after a crash in between only unnamed things are left, which the next collection
+ * takes. What a lease names stays; a lease whose lock can be had is of a dead process and goes. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@ struct collection {
   size_t images_n;
   struct image_strings leased;       /* digests of images and layers */
   struct image_strings refs, ref_to; /* names and what they stand for, side by side */
-  struct image_stage stage;          /* where doomed trees go */
+  struct image_stage stage;          /* where doomed trees go; without a name: there is none */
   size_t moved;                      /* trees in it */
 };
 
@@ -152,21 +153,29 @@ static bool layer_wanted(const struct collection *c, const char *id)
   return false;
 }
 
+static int take_away(struct collection *c, const char *path, struct err *err)
+{
+  char to[32];
+  if (!c->stage.name[0]) return image_tree_remove(c->store->fd, path, err);
+  snprintf(to, sizeof to, "%zu", c->moved++);
+  if (renameat(c->store->fd, path, c->stage.dir_fd, to) == 0) return 0;
+  return err_set(err, ERR_INTERNAL, errno, "cannot remove %s/%s: %s", c->store->root, path,
+                 strerror(errno));
+}
+
 static int sweep_layer(struct collection *c, const char *name, struct err *err)
 {
   if (layer_wanted(c, name)) return 0;
-  char list[300], tree[300], to[32];
+  char list[300], tree[300];
   uint64_t bytes = 0;
   char diff_id[IMAGE_DIGEST_SIZE];
   snprintf(diff_id, sizeof diff_id, "sha256:%.60s", name);
   image_store_layer_size(c->store, diff_id, &bytes, NULL);
   snprintf(list, sizeof list, "lists/%s", name);
   snprintf(tree, sizeof tree, "layers/%s", name);
-  snprintf(to, sizeof to, "%zu", c->moved++);
   unlinkat(c->store->fd, list, 0);
-  if (renameat(c->store->fd, tree, c->stage.dir_fd, to) < 0)
-    return err_set(err, ERR_INTERNAL, errno, "cannot remove %s/%s: %s", c->store->root, tree,
-                   strerror(errno));
+  int rc = take_away(c, tree, err);
+  if (rc < 0) return rc;
   c->result->layers++;
   c->result->bytes += bytes;
   return 0;
@@ -212,9 +221,7 @@ static int sweep_tmp(struct collection *c, const char *name, struct err *err)
   }
   cleanup_close int fd = openat(c->store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) return 0;
-  char to[32];
-  snprintf(to, sizeof to, "%zu", c->moved++);
-  renameat(c->store->fd, path, c->stage.dir_fd, to);
+  take_away(c, path, NULL);
   return 0;
 }
 
@@ -284,11 +291,20 @@ static void collection_done(struct collection *c)
   image_strings_free(&c->ref_to);
 }
 
+static int new_stage(struct collection *c, struct err *err)
+{
+  int rc = image_stage_new(c->store, &c->stage, err);
+  if (rc != -ENOSPC && rc != -EDQUOT) return rc;
+  c->stage.name[0] = '\0';
+  if (err) *err = (struct err){0};
+  return 0;
+}
+
 int image_store_tidy(struct image_store *s, struct err *err)
 {
   struct image_gc_result unused = {0};
   struct collection c = {.store = s, .result = &unused};
-  int rc = image_stage_new(s, &c.stage, err);
+  int rc = new_stage(&c, err);
   if (rc == 0) {
     cleanup_close int lock = store_lock(s, LOCK_EX, err);
     rc = lock < 0 ? lock : each_entry(&c, "leases", read_lease, err);
@@ -306,7 +322,7 @@ static int collect(struct image_store *s, struct image_gc_result *result,
   struct image_gc_result unused = {0};
   struct collection c = {.store = s, .result = result ? result : &unused};
   *c.result = (struct image_gc_result){0};
-  int rc = image_stage_new(s, &c.stage, err);
+  int rc = new_stage(&c, err);
   if (rc == 0) {
     cleanup_close int lock = store_lock(s, LOCK_EX, err);
     rc = lock < 0 ? lock : survey(&c, err);
