@@ -205,7 +205,7 @@ build/fuzz/fuzz_image_%: spec/fuzz/fuzz_image_%.c $(FUZZ_IMAGE_SRC)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  -o $@ $< $(FUZZ_IMAGE_SRC) $(call part_libs,image) -luv -lcjson -lm
 
-FUZZ_NET_SRC := $(wildcard src/base/*.c) $(patsubst %,src/engine/local/net_%.c,dns frame policy) src/wire/destination.c
+FUZZ_NET_SRC := $(wildcard src/base/*.c) $(patsubst %,src/engine/local/net_%.c,dns flows frame policy streams) src/wire/destination.c
 build/fuzz/fuzz_net: spec/fuzz/fuzz_net.c $(FUZZ_NET_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)

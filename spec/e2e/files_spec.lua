@@ -318,6 +318,39 @@ for _, mode in ipairs { "workers", "in process" } do
       ]]):format(out), { "--allow-write", out })
     end)
 
+    it("lead nowhere while a sandbox swaps a directory that both have for a link", function()
+      local out, other = files.dir "shared", files.dir "other"
+      files.write(other .. "/f", "secret")
+      run(([[
+        local OUT, OTHER = %q, %q
+        sb:exec "mkdir /v/d; printf mine >/v/d/f; printf evil >/srv/f"
+        local busy = sb:spawn { "python3", "-c", [=[
+import ctypes, os, sys
+os.symlink(sys.argv[1], "/v/l")
+swap = ctypes.CDLL(None).renameat2
+print("up", flush=True)
+while True: swap(-100, b"/v/d", -100, b"/v/l", 2)]=], OTHER }
+        assert(busy:lines()() == "up")
+        local refused, fine = 0, 0
+        local function try(fn, ...)
+          local ok, e = pcall(fn, ...)
+          assert(ok or e.code == "conflict" or e.code == "not_found", e)
+          if ok then fine = fine + 1 else refused = refused + 1 end
+        end
+        for i = 1, 400 do
+          if i > 40 and fine > 0 and refused > 0 then break end
+          try(sb.download, sb, "/srv/f", OUT .. "/d/f")
+          try(sb.upload, sb, OUT .. "/d/f", "/srv/g")
+          local ok, got = pcall(sb.read, sb, "/srv/g")
+          assert(not ok or got == "mine" or got == "evil", got)
+        end
+        assert(fine > 0 and refused > 0, fine .. " fine, " .. refused .. " refused")
+        busy:kill()
+      ]]):format(out, other), { "--allow-write", out, "--volume", "v=" .. out },
+        "{ volumes = { { source = 'v', target = '/v' } } }")
+      assert.equal("secret", files.read(other .. "/f"))
+    end)
+
     it("end with their sandbox, and at once with their task", function()
       run [[
         sb:exec "head -c 30M /dev/zero >/tmp/f"
