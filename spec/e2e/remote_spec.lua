@@ -426,6 +426,8 @@ describe("the engine remote, over TLS", function()
       r = go(url, ca)
       assert.equal(1, r.status)
       expect.contains(r.stderr, "certificate")
+      expect.contains(r.stderr, "ca_file")
+      expect.lacks(r.stderr, "nobody knows") -- nothing was asked for
       expect.lacks(r.stderr, key)
     end
     -- The certificate is for the address, not for its name.

@@ -214,7 +214,7 @@ static void describe(const struct http_transfer *t, CURLcode rc, struct err *err
     break;
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CACERT_BADFILE:
-    err_set(err, ERR_DENIED, EPROTO, "%s", text);
+    err_set(err, ERR_DENIED, EKEYREJECTED, "%s", text);
     err_hint(err, "a private authority is named in the settings: \"ca\" of the registry");
     break;
   case CURLE_UNSUPPORTED_PROTOCOL:

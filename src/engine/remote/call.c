@@ -87,9 +87,14 @@ static bool repeatable(const struct remote_call *c)
   return c->conf.again == REMOTE_SAFE || (c->conf.again == REMOTE_REPLAY && c->e->replays);
 }
 
+static bool is_stranger(const struct err *err)
+{
+  return err->sys_errno == EKEYREJECTED;
+}
+
 static bool not_reached(const struct err *err)
 {
-  return err->sys_errno == ECONNREFUSED || err->sys_errno == EHOSTUNREACH;
+  return err->sys_errno == ECONNREFUSED || err->sys_errno == EHOSTUNREACH || is_stranger(err);
 }
 
 /* Of Retry-After, in ms; a date is taken as a second. 0: it says nothing. */
@@ -106,7 +111,10 @@ static uint64_t retry_after_ms(struct http_transfer *t)
 static void explain(const struct remote_call *c, struct err *err)
 {
   err_wrap(err, "%s", c->e->base_url);
-  if (!err->hint[0] && not_reached(err))
+  if (is_stranger(err))
+    err_hint(err, "a private authority is named by ca_file = PATH in the configuration of \"%s\"",
+             c->e->base.name);
+  else if (!err->hint[0] && not_reached(err))
     err_hint(err, "is the server up? its address is what the configuration or REGOLITH_URL says");
 }
 
@@ -116,7 +124,7 @@ static void on_lost(struct remote_call *c, const struct err *why)
   struct err err = *why;
   bool unseen = not_reached(&err) && !c->sent;
   c->sent = c->sent || !unseen;
-  if (unseen ? !c->last : repeatable(c))
+  if (unseen ? !c->last && !is_stranger(&err) : repeatable(c))
     if (try_again(c, backoff_ms(c), TRIES)) return;
   if (!c->aborted) explain(c, &err);
   finish(c, &err, NULL);
@@ -207,6 +215,9 @@ static int send(struct remote_call *c, struct err *err)
   const struct remote *e = c->e;
   uint64_t now = loop_now_ms(e->loop);
   uint64_t left = c->deadline_ms ? c->deadline_ms - now : 0;
+  if (c->deadline_ms && now >= c->deadline_ms)
+    return err_set(err, ERR_ENGINE_UNAVAILABLE, ETIMEDOUT, "%s does not answer in time",
+                   e->base_url);
   c->tries++;
   c->status = 0;
   c->answer.len = 0;
