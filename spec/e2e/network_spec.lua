@@ -144,6 +144,61 @@ for host in ("%s", "127.0.0.1", "169.254.169.254"):
     assert.equal("3\nend\n", r.stdout)
   end)
 
+  it_needs("reaches no address of this machine, of whatever kind and in whatever way", function()
+    local listener = proc.start { "python3", "-c", ([[
+import select, socket
+heard, l = [], []
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    s = socket.socket(socket.AF_INET6 if %s else socket.AF_INET, kind)
+    if s.family == socket.AF_INET6: s.setsockopt(41, 26, 0)
+    s.bind(("", 18432))
+    if kind == socket.SOCK_STREAM: s.listen()
+    l.append(s)
+print("up", flush=True)
+while True:
+    for s in select.select(l, [], [])[0]:
+        print("REACHED", s.type, flush=True)
+        l.remove(s)
+]]):format(has_ipv6 and "True" or "False") }
+    listener:expect "up"
+    local own = sh "ip -o addr | awk '{ split($4, a, \"/\"); print a[1] }' | tr '\\n' ' '"
+    local r = run { "exec", "--network", "open", "--", "python3", "-c", [[
+import socket, sys
+def attempt(family, kind, where, proto=0, options=()):
+    try:
+        with socket.socket(family, kind, proto) as s:
+            s.settimeout(0.1)
+            for o in options: s.setsockopt(*o)
+            s.connect(where)
+            s.send(b"x" * 8)
+            s.recv(8)
+            print("answer", where)
+    except OSError: pass
+extra = "127.0.0.1 0.0.0.0 ::1 :: 255.255.255.255 10.77.249.255 224.0.0.1 ff02::1%eth0 " \
+    "ff02::1%lo ::ffff:10.77.249.1 ::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::"
+for host in sys.argv[1].split() + extra.split():
+    try: found = socket.getaddrinfo(host, 18432, type=socket.SOCK_STREAM)
+    except OSError: continue
+    for family, _, _, _, where in found:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            attempt(family, kind, where, 0, [(1, 6, 1)])  # SO_BROADCAST
+        if family == socket.AF_INET:
+            attempt(family, socket.SOCK_DGRAM, where, 1)  # ICMP as programs may send it
+            attempt(family, socket.SOCK_DGRAM, where, 136)  # UDP-Lite
+            record_route = (0, 4, b"\7\7\4\0\0\0\0\0")
+            attempt(family, socket.SOCK_DGRAM, where, 0, [record_route])
+print("end")
+]], own }
+    assert.equal("end\n", r.stdout, r.stderr)
+    -- The control: it hears who is not in a sandbox.
+    local heard = (listener:output())
+    assert.equal("up\n", heard)
+    sh(("python3 -c 'import socket; socket.create_connection((\"%s\", 18432))'"):format(HERE))
+    listener:expect "REACHED 1"
+    listener:kill "KILL"
+    listener:wait(10)
+  end)
+
   it_needs("takes nothing from root in the sandbox that is no plain frame", function()
     local r = run { "exec", "--network", "open", "--", "python3", "-c", ([[
 import socket, struct, time
