@@ -165,6 +165,7 @@ struct cgroup_leaves {
   int box_fd;                                /* owned; -1: no leaves */
   int oom_fd;                                /* owned; v1 memory.oom_control of the box; -1 */
   bool leaf_oom;                             /* leaves have memory.events.local */
+  bool no_leaf_oom;                          /* they never have */
   uint8_t state[CGROUP_LEAF_MAX];            /* private: unmade, in use, idle, lingering */
   uint16_t hunt;                             /* private: where to look for lingering ones next */
   uint16_t idle_n;                           /* private */

@@ -115,7 +115,8 @@ int cgroup_leaf_take(struct cgroup_leaves *pool, struct cgroup_leaf *ret_leaf)
     if (r < 0) return r;
   }
   pool->state[ret_leaf->n] = LEAF_IN_USE;
-  int64_t seen = leaf_oom_total(ret_leaf);
+  int64_t seen = pool->no_leaf_oom ? -EOPNOTSUPP : leaf_oom_total(ret_leaf);
+  pool->no_leaf_oom = seen == -EOPNOTSUPP;
   pool->leaf_oom = seen >= 0;
   ret_leaf->oom_seen = seen < 0 ? 0 : (uint64_t)seen;
   return 0;

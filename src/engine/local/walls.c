@@ -141,6 +141,25 @@ static int load_landlock(const struct walls_agent_conf *conf)
   return r;
 }
 
+/* Within what this process may have: without CAP_SYS_RESOURCE the hard limit cannot rise. */
+static int set_limit(int resource, rlim_t soft, rlim_t hard)
+{
+  struct rlimit now;
+  if (getrlimit((unsigned)resource, &now) < 0) return -errno;
+  if (hard > now.rlim_max) hard = now.rlim_max;
+  if (soft > hard) soft = hard;
+  struct rlimit want = {soft, hard};
+  return setrlimit((unsigned)resource, &want) < 0 ? -errno : 0;
+}
+
+/* Those that do not keep the agent from its own work: its commands inherit them. */
+static int set_inherited_limits(void)
+{
+  int r = set_limit(RLIMIT_CORE, 0, 0);
+  if (r == 0) r = set_limit(RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB);
+  return r < 0 ? r : set_limit(RLIMIT_STACK, 8 * MIB, RLIM_INFINITY);
+}
+
 int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_step)
 {
   default_signals();
@@ -149,6 +168,8 @@ int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_
   *ret_step = WALLS_BOUNDING;
   int r = reduce_bounding_set();
   if (r < 0) return r;
+  *ret_step = WALLS_RLIMIT;
+  if ((r = set_inherited_limits()) < 0) return r;
   *ret_step = WALLS_DUMPABLE;
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) return -errno;
   *ret_step = WALLS_NO_NEW_PRIVS;
@@ -161,38 +182,14 @@ int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_
   return 0;
 }
 
-/* Within what this process may have: without CAP_SYS_RESOURCE the hard limit cannot rise. */
-static int set_limit(int resource, rlim_t soft, rlim_t hard)
-{
-  struct rlimit now;
-  if (getrlimit((unsigned)resource, &now) < 0) return -errno;
-  if (hard > now.rlim_max) hard = now.rlim_max;
-  if (soft > hard) soft = hard;
-  struct rlimit want = {soft, hard};
-  return setrlimit((unsigned)resource, &want) < 0 ? -errno : 0;
-}
-
 static int set_limits(const struct walls_limits *l)
 {
-  const struct {
-    int resource;
-    rlim_t soft, hard;
-    bool wanted;
-  } all[] = {
-      {RLIMIT_CORE, 0, 0, true},
-      {RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB, true},
-      {RLIMIT_STACK, 8 * MIB, RLIM_INFINITY, true},
-      {RLIMIT_NOFILE, l->nofile ? l->nofile : NOFILE_SOFT, l->nofile ? l->nofile : NOFILE_HARD,
-       true},
-      {RLIMIT_NPROC, l->nproc, l->nproc, l->nproc != 0},
-      {RLIMIT_AS, l->as_bytes, l->as_bytes, l->as_bytes != 0},
-      {RLIMIT_FSIZE, l->fsize_bytes, l->fsize_bytes, l->fsize_bytes != 0},
-  };
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    int r = all[i].wanted ? set_limit(all[i].resource, all[i].soft, all[i].hard) : 0;
-    if (r < 0) return r;
-  }
-  return 0;
+  int r = set_limit(RLIMIT_NOFILE, l->nofile ? l->nofile : NOFILE_SOFT,
+                    l->nofile ? l->nofile : NOFILE_HARD);
+  if (r == 0 && l->nproc) r = set_limit(RLIMIT_NPROC, l->nproc, l->nproc);
+  if (r == 0 && l->as_bytes) r = set_limit(RLIMIT_AS, l->as_bytes, l->as_bytes);
+  if (r == 0 && l->fsize_bytes) r = set_limit(RLIMIT_FSIZE, l->fsize_bytes, l->fsize_bytes);
+  return r;
 }
 
 int walls_close_command(const struct walls_limits *limits, enum walls_step *ret_step)

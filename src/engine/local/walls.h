@@ -36,7 +36,8 @@ struct walls_agent_conf {
 };
 
 /* In this order: default signal actions; ambient set emptied and bounding set reduced (needs
- * CAP_SETPCAP in the user namespace); not dumpable; no_new_privs; Landlock; seccomp, which comes
+ * CAP_SETPCAP in the user namespace); no core dumps, 8 MiB of locked memory, 8 MiB of stack, for
+ * commands too; not dumpable; no_new_privs; Landlock; seccomp, which comes
  * last because it forbids some of what comes before. Returns 0, or a negative errno with *ret_step.
  */
 int walls_close_agent(const struct walls_agent_conf *conf, enum walls_step *ret_step);
@@ -49,8 +50,8 @@ struct walls_limits {
   uint64_t fsize_bytes; /* only where the disk has no quota; 0 = untouched */
 };
 
-/* No core dumps, 8 MiB of locked memory, 8 MiB of stack, the limits above; SIGPIPE as usual; no
- * signal blocked. Returns 0, or a negative errno with *ret_step. */
+/* The limits above; SIGPIPE as usual; no signal blocked. Returns 0, or a negative errno with
+ * *ret_step. */
 int walls_close_command(const struct walls_limits *limits, enum walls_step *ret_step);
 
 /* The capabilities a command's root may have, as bits by number: Docker's default set without

@@ -814,8 +814,6 @@ int warden_main(int sock)
   list_init(&warden.living);
   list_init(&warden.leaving);
   warden.ahead = 1;
-  warden.ahead_max = SLOTS_PER_CPU * (size_t)get_nprocs();
-  if (warden.ahead_max > SLOTS_MAX) warden.ahead_max = SLOTS_MAX;
   warden.host = sock;
   warden.ids.lock_fd = -1;
   set_up(&hello.err);
@@ -825,5 +823,7 @@ int warden_main(int sock)
   if (hello.err.kind != ERR_NONE) leave(3);
   /* While the agent and the host are still busy with themselves. */
   rootfs_prepare_host(NULL);
+  warden.ahead_max = SLOTS_PER_CPU * (size_t)get_nprocs();
+  if (warden.ahead_max > SLOTS_MAX) warden.ahead_max = SLOTS_MAX;
   serve();
 }
