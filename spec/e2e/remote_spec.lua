@@ -57,6 +57,34 @@ describe("the engine remote, on our own server", function()
     end
   end
 
+  it("says what a run has cost, in its reports and at its end", function()
+    local out = files.dir "cost"
+    local script = files.write(out .. "/cost.lua", [[
+      local sandbox = require "sandbox"
+      local sb <close> = sandbox.create { image = "host", timeout = 60 }
+      sb:exec "true"
+      print(sb:status().cost)]])
+    local env = proc.env { REGOLITH_URL = url, REGOLITH_API_KEY = key }
+    local function report(name, ...)
+      local r = proc.cli({ "run", "--report", out .. name, ..., script }, { env = env })
+      assert.equal(0, r.status, r.stderr)
+      return files.read(out .. name), r
+    end
+    local text, r = report("/r.json", "--engine=remote")
+    local told = {}
+    for _, e in ipairs(json.decode(text).events) do told[e.event] = e end
+    local cost = told.run_ended.cost
+    assert.equal(cost, told.script_ended.cost)
+    assert.equal(cost, told.sandbox_ended.cost)
+    assert.is_true(cost > tonumber(r.stdout)) -- by its end
+    expect.contains(r.stderr, ("the sandboxes cost $%.4f"):format(cost):sub(1, -2))
+    text = report("/r.html", "--engine=remote")
+    expect.contains(text, '"cost":')
+    text, r = report("/free.json", "--quiet")
+    expect.lacks(text, '"cost"')
+    expect.lacks(r.stderr, "cost")
+  end)
+
   it("knows what others did with a sandbox, when it asks", function()
     local script = files.write(files.dir "others" .. "/others.lua", [[
       local sb = require("sandbox").create { image = "host", timeout = 60 }
@@ -493,7 +521,8 @@ describe("the engine remote, on a server with manners of its own", function()
         if not ok then print(st.code, st.sandbox_id == sb.sandbox_id, st.engine) return end
         print(st.status, st.state, st.reason, st.returncode, st.commands_executed)
         ]] .. (more or ""), { "--engine", "remote", "--allow-image", "*" })
-      assert.equal("", r.stderr:gsub("regolith: warning[^\n]*\n", ""))
+      local rest = r.stderr:gsub("regolith: warning[^\n]*\n", "")
+      assert.equal("", rest:gsub("regolith: the sandboxes cost[^\n]*\n", ""))
       return r.stdout
     end
     assert.equal("running\tstarted\tnil\tnil\t0\n", status "old")

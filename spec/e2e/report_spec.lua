@@ -118,7 +118,9 @@ describe("a run", function()
       local sb <close> = sandbox.create { timeout = 60, name = "seen" }
       sb:exec({ "sleep", "60" }, { timeout = 3 })
     ]])
-    local p = proc.start { proc.regolith, "run", dir .. "/watched.lua" }
+    files.write(dir .. "/empty.lua", "")
+    local p = proc.start { proc.regolith, "run", "--jobs", "1", dir .. "/empty.lua",
+      dir .. "/watched.lua", dir .. "/empty.lua" }
     local seen
     for _ = 1, 40 do
       task.sleep(0.05)
@@ -130,10 +132,15 @@ describe("a run", function()
       if seen then break end
     end
     assert.is_truthy(seen)
-    assert.equal("watched.lua", seen.scripts[1].name)
-    assert.equal("running", seen.scripts[1].state)
+    assert.equal("watched.lua", seen.scripts[2].name)
+    assert.equal("running", seen.scripts[2].state)
     assert.same({ "sleep", "60" }, seen.sandboxes[1].commands[1].command)
-    expect.contains(proc.cli({ "ps" }).stdout, "sleep 60")
+    local text = proc.cli({ "ps" }).stdout
+    expect.contains(text, "sleep 60")
+    expect.contains(text, "and 1 that wait, 1 that have ended")
+    expect.eventually(5, "its processor time and memory are shown", function()
+      return proc.cli({ "ps" }).stdout:find "watched.lua .* s CPU  [%d.]+ MiB  1 task  1 sandbox"
+    end)
     assert.equal(0, p:wait(20).status)
     assert.equal(0, count(proc.cli({ "ps", "--json" }).stdout, '"pid":' .. p.pid .. "[,}]"))
   end)

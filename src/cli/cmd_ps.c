@@ -69,15 +69,41 @@ static void print_box(const struct val *box)
   for (size_t i = 0; commands && i < commands->list.n; i++) print_command(&commands->list.v[i]);
 }
 
+static void print_count(const struct val *script, const char *one, const char *many)
+{
+  int64_t n = val_get_int(script, many, 0);
+  if (n > 0) printf("  %lld %s", (long long)n, n == 1 ? one : many);
+}
+
 static void print_script(const struct val *script, const struct val *boxes)
 {
   const char *name = text(script, "name");
-  printf("  %-24s %-9s %7.1f s  %lld tasks, %lld sandboxes, %lld commands\n", name,
-         text(script, "state"), val_get_num(script, "seconds", 0),
-         (long long)val_get_int(script, "tasks", 0), (long long)val_get_int(script, "sandboxes", 0),
-         (long long)val_get_int(script, "commands", 0));
+  double mem_bytes = val_get_num(script, "mem_bytes", 0);
+  printf("  %-24s %7.1f s", name, val_get_num(script, "seconds", 0));
+  if (mem_bytes > 0) /* else it has not told yet */
+    printf("  %.1f s CPU  %.1f MiB", val_get_num(script, "cpu_seconds", 0), mem_bytes / (1 << 20));
+  print_count(script, "task", "tasks");
+  print_count(script, "sandbox", "sandboxes");
+  print_count(script, "command", "commands");
+  putchar('\n');
   for (size_t i = 0; boxes && i < boxes->list.n; i++)
     if (strcmp(text(&boxes->list.v[i], "script"), name) == 0) print_box(&boxes->list.v[i]);
+}
+
+/* Those that run, and how many do not. */
+static void print_scripts(const struct val *scripts, const struct val *boxes)
+{
+  size_t waiting = 0, ended = 0;
+  for (size_t i = 0; scripts && i < scripts->list.n; i++) {
+    const struct val *script = &scripts->list.v[i];
+    if (strcmp(text(script, "state"), "running") == 0)
+      print_script(script, boxes);
+    else if (strcmp(text(script, "state"), "waiting") == 0)
+      waiting++;
+    else
+      ended++;
+  }
+  if (waiting || ended) printf("  and %zu that wait, %zu that have ended\n", waiting, ended);
 }
 
 static void on_answer(void *data, pid_t pid, const struct val *snapshot)
@@ -101,7 +127,7 @@ static void on_answer(void *data, pid_t pid, const struct val *snapshot)
   }
   printf("regolith %d  since %s  %.1f s CPU  %.1f MiB\n", pid, text(snapshot, "started_at"), cpu_s,
          (double)rss_kib / 1024);
-  for (size_t i = 0; scripts && i < scripts->list.n; i++) print_script(&scripts->list.v[i], boxes);
+  print_scripts(scripts, boxes);
 }
 
 static int run(int argc, char **argv)

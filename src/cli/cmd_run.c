@@ -22,6 +22,7 @@
 #include "host/report.h"
 #include "host/status.h"
 #include "host/tally.h"
+#include "script/script.h"
 #include "wire/op.h"
 
 enum { DEFAULT_JOBS = 200 }; /* worker processes at once */
@@ -382,7 +383,16 @@ static void run_free(struct run *r)
 
 static struct val snapshot(void *data)
 {
-  return tally_snapshot(data);
+  const struct run *r = data;
+  struct val v = tally_snapshot(r->tally);
+  const struct val *scripts = val_get(&v, "scripts");
+  for (size_t i = 0; i < scripts->list.n; i++) {
+    struct script_stats stats;
+    host_script_stats(r->host, i, &stats);
+    val_add(&scripts->list.v[i], "cpu_seconds", val_num((double)stats.cpu_ns / 1e9));
+    val_add(&scripts->list.v[i], "mem_bytes", val_int((int64_t)stats.mem_bytes));
+  }
+  return v;
 }
 
 static int run_scripts(struct run *r)
@@ -406,8 +416,7 @@ static int run_scripts(struct run *r)
   open_report(r);
   if (!add_plugins(r) || !add_scripts(r)) host_shutdown(r->host);
   /* Without it only `regolith ps` does not see us. */
-  if (status_serve(&r->status, host_loop(r->host), snapshot, r->tally, &err) < 0)
-    log_info("%s", err.msg);
+  if (status_serve(&r->status, host_loop(r->host), snapshot, r, &err) < 0) log_info("%s", err.msg);
   host_run(r->host);
   int status = exit_status(r);
   status_close(r->status, NULL, NULL);

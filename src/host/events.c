@@ -14,11 +14,13 @@
 #include "base/val.h"
 #include "host/host.h"
 #include "host/lines.h"
+#include "wire/price.h"
 
 struct events {
   struct events_conf conf;
   struct lines *lines; /* owned; one a script */
   uint64_t start_ms;
+  int64_t cost_microusd; /* of the scripts that have ended */
 };
 
 struct events *events_new(const struct events_conf *conf)
@@ -149,6 +151,12 @@ static struct val error_val(const struct err *err, const char *traceback)
   return v;
 }
 
+/* In US dollars; where nothing has a price nothing is said. */
+static void add_cost(struct val *map, int64_t microusd)
+{
+  if (microusd > 0) val_add(map, "cost", val_num(price_usd(microusd)));
+}
+
 static void on_end(void *data, size_t script, const struct host_result *result)
 {
   struct events *e = data;
@@ -159,6 +167,8 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   val_add(&v, "duration_ms", val_int((int64_t)result->duration_ms));
   val_add(&v, "cpu_ms", val_int((int64_t)result->cpu_ms));
   val_add(&v, "mem_peak_bytes", val_int((int64_t)result->mem_peak_bytes));
+  add_cost(&v, result->cost_microusd);
+  e->cost_microusd += result->cost_microusd;
   if (!result->ok) val_add(&v, "error", error_val(&result->err, result->traceback));
   emit(e, v);
 }
@@ -169,6 +179,7 @@ void events_run_end(struct events *e, int exit_status)
   val_add(&v, "scripts", val_int((int64_t)e->conf.names_n));
   val_add(&v, "exit_status", val_int(exit_status));
   val_add(&v, "duration_ms", val_int((int64_t)(clock_mono_ms() - e->start_ms)));
+  add_cost(&v, e->cost_microusd);
   emit(e, v);
 }
 

@@ -428,6 +428,13 @@ const struct host_result *host_script_result(const struct host *h, size_t script
   return &h->scripts[script]->result;
 }
 
+void host_script_stats(const struct host *h, size_t script, struct script_stats *ret)
+{
+  const struct host_script *s = h->scripts[script];
+  *ret = (struct script_stats){.cpu_ns = s->result.cpu_ms * 1000000};
+  if (s->runner) runner_stats(s->runner, ret);
+}
+
 /* --- the way to the end ------------------------------------------------------------------------
  */
 
@@ -473,6 +480,7 @@ static void on_owner_ended(void *data)
   struct host_script *s = data;
   struct host *h = s->host;
   s->result.duration_ms = clock_mono_ms() - s->start_ms;
+  s->result.cost_microusd = supervisor_owner_spent(h->sup, s->owner);
   h->running_n--;
   tell_end(s);
   start_waiting(h);

@@ -31,6 +31,7 @@ struct host_result {
   uint64_t duration_ms;  /* start of the script until the last of its sandboxes was gone */
   uint64_t cpu_ms;       /* of the script itself, not of its sandboxes */
   uint64_t mem_peak_bytes;
+  int64_t cost_microusd; /* of its sandboxes */
 };
 
 /* script: the index host_add_script gave, or HOST_NO_SCRIPT. None may call host_add_script. */
@@ -99,6 +100,10 @@ int host_add_script(struct host *host, const struct host_script_conf *conf, stru
 size_t host_script_count(const struct host *host);
 /* How a script ended; valid once on_end was called for it, until host_free. */
 const struct host_result *host_script_result(const struct host *host, size_t script);
+
+/* What it uses now; of a worker as it last told. Zero before it began. */
+struct script_stats;
+void host_script_stats(const struct host *host, size_t script, struct script_stats *ret_stats);
 
 /* Starts every script (none after host_shutdown) and runs the loop until host_stop. */
 void host_run(struct host *host);

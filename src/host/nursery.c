@@ -154,8 +154,13 @@ static void lose(struct nursery *n)
 
 static void take(struct nursery *n, const struct nursery_message *m)
 {
-  struct nursery_child *child = idmap_remove(&n->children, m->token);
-  if (m->verb != NURSERY_EXITED || !child) return;
+  struct nursery_child *child = idmap_get(&n->children, m->token);
+  if (!child) return;
+  if (m->verb == NURSERY_STARTED) {
+    child->on_start(child);
+    return;
+  }
+  idmap_remove(&n->children, m->token);
   struct nursery_exit how = {.signal = m->signal,
                              .code = m->start_failed ? 125 : m->code,
                              .cpu_us = m->cpu_us,
@@ -252,6 +257,11 @@ int nursery_spawn(struct nursery *n, struct nursery_child *child, int fd, const 
   child->token = n->next_token++;
   idmap_set(&n->children, child->token, child);
   return 0;
+}
+
+size_t nursery_population(const struct nursery *n)
+{
+  return n->children.n;
 }
 
 void nursery_kill(struct nursery_child *child)

@@ -40,12 +40,14 @@ struct nursery_exit {
  * loop, unless this fails; token is the caller's name for the worker in nursery_kill. */
 struct nursery_child {
   struct nursery *nursery;
-  uint64_t token; /* set by nursery_spawn */
+  uint64_t token;                                /* set by nursery_spawn */
+  void (*on_start)(struct nursery_child *child); /* it is there: many at once wait for that */
   void (*on_exit)(struct nursery_child *child, const struct nursery_exit *how);
   void *data;
 };
 int nursery_spawn(struct nursery *nursery, struct nursery_child *child, int fd, const char *name,
                   const struct nursery_limits *limits, struct err *err);
+size_t nursery_population(const struct nursery *nursery);
 void nursery_kill(struct nursery_child *child); /* SIGKILL; harmless when it is gone */
 
 #endif

@@ -5,7 +5,7 @@
 
 /* What host and nursery say to each other: one struct a SOCK_SEQPACKET message, both sides being
  * this program. SPAWN carries the worker's end of its socket pair by SCM_RIGHTS. */
-enum nursery_verb { NURSERY_SPAWN = 1, NURSERY_KILL, NURSERY_EXITED };
+enum nursery_verb { NURSERY_SPAWN = 1, NURSERY_KILL, NURSERY_STARTED, NURSERY_EXITED };
 
 struct nursery_message {
   uint32_t verb;

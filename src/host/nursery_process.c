@@ -128,6 +128,7 @@ static void spawn(struct nursery_process *n, int fd, const struct nursery_messag
   idmap_set(&n->by_token, c->token, c);
   idmap_set(&n->by_pid, (uint64_t)pid, c);
   turns_add(&n->turns, &c->taker, pid);
+  report(n, &(struct nursery_message){.verb = NURSERY_STARTED, .token = c->token});
 }
 
 static void reap(struct nursery_process *n)

@@ -16,6 +16,7 @@
 #include "host/events.h"
 #include "host/host.h"
 #include "host/report_internal.h"
+#include "wire/price.h"
 
 /* The hooks that were chosen, and their data. */
 static const struct host_hooks *format(struct report *r)
@@ -160,9 +161,23 @@ void report_err(struct report *r, const struct err *err)
   report_failure(r, NULL, err, NULL);
 }
 
+/* Where nothing has a price nothing is said. */
+static void put_cost(struct report *r)
+{
+  char usd[PRICE_TEXT_SIZE];
+  struct buf b = {0};
+  buf_printf(&b, "regolith: the sandboxes cost $%s\n", price_print(r->cost_microusd, usd));
+  report_hide_status(r);
+  out_append(r->err, b.data, b.len);
+  buf_free(&b);
+}
+
 void report_run_end(struct report *r, int exit_status)
 {
-  if (r->events) events_run_end(r->events, exit_status);
+  if (r->events)
+    events_run_end(r->events, exit_status);
+  else if (r->cost_microusd > 0 && !r->conf.quiet)
+    put_cost(r);
 }
 
 static const char *base_name(const char *path)

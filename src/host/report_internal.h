@@ -25,6 +25,7 @@ struct report {
   bool many;             /* several scripts: lines carry their names */
   struct report_script *scripts;
   size_t ended_n;
+  int64_t cost_microusd; /* of the sandboxes of the scripts that have ended */
   struct events *events; /* owned; with --json, else NULL */
   uint64_t start_ms;
 

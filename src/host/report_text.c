@@ -254,6 +254,7 @@ static void on_end(void *data, size_t script, const struct host_result *result)
   report_hide_status(r);
   lines_end(&ctx.s->lines, emit_line, &ctx);
   ctx.s->has_progress = false;
+  r->cost_microusd += result->cost_microusd;
   if (!r->conf.verbose) return;
   struct buf b = {0};
   buf_printf(&b, "script ended: %s after %llu ms", result->outcome,

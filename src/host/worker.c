@@ -144,6 +144,20 @@ static void on_kill_timer(struct timer *t)
               "did not stop when told to");
 }
 
+/* The more of them there are, the longer it may take until a busy one has the processor again. */
+static uint64_t patience_ms(const struct worker *w)
+{
+  return w->limits.answer_ms * (100 + nursery_population(w->child.nursery)) / 100;
+}
+
+/* It is asked soon enough for ps to have something to show, and seldom where there are thousands.
+ */
+static void ask_again(struct worker *w)
+{
+  uint64_t ms = 1000 + 5 * nursery_population(w->child.nursery), most = w->limits.answer_ms / 3;
+  timer_start(w->conf.loop, &w->ping_timer, ms < most ? ms : most);
+}
+
 /* A worker answers between two slices of its script, however busy that is. One that does not for so
  * long is stopped, or stuck where no slice ends. While we do not read what it says, silence says
  * nothing. */
@@ -153,13 +167,13 @@ static void on_ping_timer(struct timer *t)
   if (w->ended || !w->channel) return;
   uint64_t now = clock_mono_ms();
   if (w->held) w->heard_ms = now;
-  if (now - w->heard_ms >= w->limits.answer_ms) {
+  if (now - w->heard_ms >= patience_ms(w)) {
     kill_worker(w, SCRIPT_LIMIT, "its process does not answer any more");
     return;
   }
   struct frame f = {.kind = FRAME_PING};
   send_frame(w, &f, NULL);
-  timer_start(w->conf.loop, t, w->limits.answer_ms / 3);
+  ask_again(w);
 }
 
 /* What the kernel's way of ending it says about the limit that it met. */
@@ -194,6 +208,13 @@ static void conclude(struct worker *w)
   if (!w->said_end && !w->killed && w->result.err.kind == ERR_NONE) describe_death(w, &w->how);
   end(w);
   maybe_finish(w);
+}
+
+static void on_start_of_child(struct nursery_child *child)
+{
+  struct worker *w = child->data;
+  w->heard_ms = clock_mono_ms();
+  if (!w->ended) ask_again(w);
 }
 
 static void on_exit_of_child(struct nursery_child *child, const struct nursery_exit *how)
@@ -484,7 +505,8 @@ int worker_new(struct worker **ret, struct nursery *nursery, const struct script
   w->ping_timer = (struct timer){.cb = on_ping_timer, .data = w};
   w->kill_timer = (struct timer){.cb = on_kill_timer, .data = w};
   w->finish = (struct defer){.cb = on_finish, .data = w};
-  w->child = (struct nursery_child){.on_exit = on_exit_of_child, .data = w};
+  w->child =
+      (struct nursery_child){.on_start = on_start_of_child, .on_exit = on_exit_of_child, .data = w};
   struct nursery_limits process = {.mem_bytes = conf->mem_bytes, .cpu_s = limits->cpu_s};
   int rc = channel_new(&w->channel, conf->loop, fds[0], MAX_FRAME, &channel_events, w, err);
   if (rc < 0) close(fds[1]);
@@ -504,8 +526,6 @@ void worker_start(struct worker *w)
   struct frame f = {.kind = FRAME_START, .name = w->conf.name, .body = w->start};
   send_frame(w, &f, NULL);
   val_free(&w->start);
-  w->heard_ms = clock_mono_ms();
-  timer_start(w->conf.loop, &w->ping_timer, w->limits.answer_ms / 3);
 }
 
 void worker_cancel(struct worker *w, enum script_end why, const struct err *err, bool force)

@@ -172,7 +172,7 @@ static void answer(struct exec *x)
     op->handler_data = NULL;
     if (!x->failed) op->result = outcome_print(&o);
     if (!x->failed) tell_refused(x->sb, &op->result);
-    if (!x->failed && x->sb->engine->priced) x->sb->cost_microusd += PRICE_CALL_MICROUSD;
+    if (!x->failed && x->sb->engine->priced) sandbox_charge(x->sb, PRICE_CALL_MICROUSD);
     op_finish(op, x->failed ? &x->done_err : NULL);
   }
   if (x->sb->entry == x) {

@@ -285,7 +285,7 @@ static int terminate_start(struct op *op, void *ctx, struct err *err)
   int64_t amounts[BUDGET_KINDS];
   call_amounts(sb, amounts);
   budgets_drain(&sb->owner->budgets, amounts);
-  if (w->caused_it) sb->cost_microusd += amounts[BUDGET_MICROUSD];
+  if (w->caused_it) sandbox_charge(sb, amounts[BUDGET_MICROUSD]);
   sandbox_end(sb, END_TERMINATED);
   return 0;
 }
@@ -314,7 +314,7 @@ static int status_start(struct op *op, void *ctx, struct err *err)
   if (strcmp(op->name, "sandbox.status") == 0) call_amounts(sb, amounts);
   int rc = budgets_take(&sb->owner->budgets, NULL, amounts, err);
   if (rc < 0) return rc;
-  sb->cost_microusd += amounts[BUDGET_MICROUSD];
+  sandbox_charge(sb, amounts[BUDGET_MICROUSD]);
   if (sb->state == SANDBOX_ENDED && amounts[BUDGET_MICROUSD] > 0) sandbox_record(sb);
   if (strcmp(op->name, "sandbox.status") == 0 && look_wanted(sb)) return look_wait(sb, op, err);
   op->result = sandbox_view(sb);

@@ -166,6 +166,12 @@ struct val sandbox_view(const struct sandbox *sb)
   return v;
 }
 
+void sandbox_charge(struct sandbox *sb, int64_t microusd)
+{
+  sb->cost_microusd += microusd;
+  sb->owner->spent_microusd += microusd;
+}
+
 static struct val event_fields(const struct sandbox *sb, const char *event)
 {
   struct val v = val_map();
@@ -193,6 +199,7 @@ static void emit_ended(struct sandbox *sb)
   val_add(&v, "reason", val_str(end_infos[sb->end].reason));
   val_add(&v, "commands_executed", val_int((int64_t)sb->commands));
   val_add(&v, "duration_ms", val_int((int64_t)(loop_now_ms(sb->sup->loop) - sb->started_ms)));
+  if (sb->engine->priced) val_add(&v, "cost", val_num(price_usd(sb->cost_microusd)));
   supervisor_emit(sb->sup, sb->owner->id, &v);
 }
 
@@ -268,7 +275,7 @@ int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err)
                         (int64_t[BUDGET_KINDS]){price, (int64_t)seconds * 1000, 0}, err);
   if (rc < 0) return rc;
   sb->life_microusd += price;
-  sb->cost_microusd += price;
+  sandbox_charge(sb, price);
   sb->args.timeout_s = total;
   uint64_t lived = loop_now_ms(sb->sup->loop) - sb->started_ms;
   uint64_t span = total * 1000ull;
@@ -331,7 +338,7 @@ static void start_life(struct sandbox *sb)
 {
   sb->created_s = clock_wall_s();
   keep_granted(sb);
-  if (sb->engine->priced) sb->cost_microusd = sb->life_microusd = price_reservation(&sb->args);
+  if (sb->engine->priced) sandbox_charge(sb, sb->life_microusd = price_reservation(&sb->args));
   timer_start(sb->sup->loop, &sb->life, sb->args.timeout_s * 1000ull);
 }
 

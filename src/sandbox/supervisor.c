@@ -116,8 +116,8 @@ static void on_owner_ended(struct defer *d)
   struct owner *o = d->data;
   void (*done)(void *) = o->on_ended;
   void *data = o->on_ended_data;
+  if (done) done(data); /* who may still ask what it spent */
   owner_free(o);
-  if (done) done(data);
 }
 
 void owner_check_ended(struct owner *o)
@@ -181,6 +181,12 @@ void supervisor_owner_end(struct supervisor *sup, uint64_t owner, void (*done)(v
   o->on_ended_data = data;
   end_all_of(o, END_OWNER);
   owner_check_ended(o);
+}
+
+int64_t supervisor_owner_spent(struct supervisor *sup, uint64_t owner)
+{
+  const struct owner *o = owner_find(sup, owner);
+  return o ? o->spent_microusd : 0;
 }
 
 int supervisor_restore(struct supervisor *sup, uint64_t owner, const struct val *record,

@@ -66,9 +66,12 @@ uint64_t supervisor_owner_new(struct supervisor *sup, const struct owner_conf *c
 void supervisor_owner_end(struct supervisor *sup, uint64_t owner, void (*done)(void *data),
                           void *data);
 
+/* What the owner's sandboxes have cost so far, those that are gone included. */
+int64_t supervisor_owner_spent(struct supervisor *sup, uint64_t owner);
+
 /* Life-cycle events, in order, to any number of subscribers. fields: { event = "sandbox_created" |
  * "exec_started" | "exec_done" | "sandbox_ended", sandbox_id, owner, engine, and what the event has
- * (exec, command, reason, exit_code, duration_ms, state …) }; valid during the call. */
+ * (exec, command, reason, exit_code, duration_ms, cost, state …) }; valid during the call. */
 typedef void supervisor_event_fn(void *data, uint64_t owner, const struct val *fields);
 void supervisor_subscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);
 void supervisor_unsubscribe(struct supervisor *sup, supervisor_event_fn *fn, void *data);

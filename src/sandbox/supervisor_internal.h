@@ -87,7 +87,8 @@ struct owner {
   struct list live;  /* sandbox.by_owner, not ended */
   struct list ended; /* sandbox.by_owner, retained */
   size_t live_n;
-  size_t captured; /* bytes of output of running commands */
+  size_t captured;        /* bytes of output of running commands */
+  int64_t spent_microusd; /* what its sandboxes have cost so far */
   bool ending;
   void (*on_ended)(void *data); /* once, when ending and nothing is live */
   void *on_ended_data;
@@ -284,6 +285,7 @@ struct sandbox *sandbox_find(struct supervisor *sup, uint64_t owner, const char 
                              struct err *err);
 void sandbox_end(struct sandbox *sb, enum sandbox_end why);
 void sandbox_event(struct sandbox *sb, enum sandbox_event ev);
+void sandbox_charge(struct sandbox *sb, int64_t microusd);
 void sandbox_touch(struct sandbox *sb); /* the idle clock follows what runs */
 int64_t sandbox_extend_price(const struct sandbox *sb, uint32_t total_s);
 int sandbox_extend(struct sandbox *sb, uint32_t seconds, struct err *err);
