@@ -46,6 +46,7 @@ machine() {
   fact cores "$(nproc)"
   fact memory "$(awk '/^MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
   fact kernel "$(uname -sr)"
+  fact load "$(cut -d' ' -f1-3 /proc/loadavg): of 1, 5 and 15 minutes, at the end; above the number of cores, times say little"
   fact system "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
   fact peers "$(dpkg-query -W -f='${Package} ${Version}, ' bubblewrap crun podman skopeo umoci nginx slirp4netns passt 2>/dev/null | sed 's/, $//')"
 }
