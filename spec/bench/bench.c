@@ -454,12 +454,17 @@ static struct row output[] = {
      .batch = 256},
     {.name = "to a callback, worker", .run = run_lua, .script = "output.lua", .batch = 256}};
 
-#define BOMB(kind)                                                                                 \
+#define BOMB(kind, ...)                                                                            \
   {                                                                                                \
-    .name = kind, .run = run_lua, .script = "bombs.lua", .batch = 100, .arg = kind                 \
+    .name = kind, .run = run_lua, .script = "bombs.lua", .batch = 100, .arg = kind, __VA_ARGS__    \
   }
-static struct row bombs[] = {BOMB("quiet"),  BOMB("output"), BOMB("fork"),
-                             BOMB("memory"), BOMB("disk"),   BOMB("inodes")};
+static struct row bombs[] = {BOMB("quiet"),
+                             BOMB("output"),
+                             BOMB("fork"),
+                             BOMB("memory"),
+                             BOMB("disk"),
+                             BOMB("inodes"),
+                             BOMB("network", .grant = "--allow-network=open")};
 
 #define GROUP(id, text, unit_, ...)                                                                \
   {                                                                                                \

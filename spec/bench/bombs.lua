@@ -12,11 +12,19 @@ local BOMBS = {
   memory = "while :; do head -c 1G /dev/zero | tail -c 1G; done",
   disk = "while :; do head -c 1G /dev/zero >/tmp/f; done",
   inodes = "i=0; while :; do : >/tmp/$((i += 1)) || { rm -rf /tmp/*; i=0; }; done",
+  -- Each datagram is looked at, refused, answered and told.
+  network = [[exec python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    try: s.sendto(b'x', ('169.254.1.1', 9))
+    except OSError: pass"]],
 }
 
 local sb <close> = sandbox.create { timeout = 600 }
 local other <close> = sandbox.create {
   timeout = 600, memory = "128MiB", disk = "16MiB", pids = 64, cpu = 1,
+  network = bomb == "network" and "open" or "none",
 }
 sb:exec { "/usr/bin/true" }
 local p = bomb == "quiet" and other:spawn { "sleep", "600" }

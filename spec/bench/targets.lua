@@ -33,7 +33,7 @@ want("memory", "idle sandbox", { at_most = 0.9 * 1024 })
 want("memory", "idle sandbox, network open", { at_most = 1.1 * 1024 })
 want("many", "all ended (ms)", { at_most = 5000 })
 want("many", "memory cgroups left 5 s later", { at_most = 0 })
-for _, bomb in ipairs { "output", "fork", "memory", "disk", "inodes" } do
+for _, bomb in ipairs { "output", "fork", "memory", "disk", "inodes", "network" } do
   want("bombs", bomb, { at_most = 2, of = "quiet" })
 end
 
