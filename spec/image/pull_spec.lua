@@ -122,6 +122,7 @@ t.describe(_ENV, "images from registries", function()
       assert.equal("engine_unavailable", json.decode(r.stdout).error.code)
       r = t.image("pull", "no.such.host.invalid/x:1")
       assert.equal(3, r.status)
+      expect.contains(r.stderr, "image import docker-archive:FILE no.such.host.invalid/x:1")
       assert.is_true(r.duration_ms < 15000)
     end)
 

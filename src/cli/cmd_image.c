@@ -330,11 +330,16 @@ static int run_rm(int argc, char **argv)
   }
   struct image_store *store = NULL;
   struct image_gc_result total = {0};
+  int status = CLI_EXIT_OK;
   rc = image_open(&store, true, &err);
-  for (int i = first; rc == 0 && i < argc; i++) {
+  if (rc < 0) return image_fail(&err);
+  for (int i = first; i < argc; i++) {
     struct image_gc_result one;
-    rc = image_store_rm(store, argv[i], &one, &err);
-    if (rc < 0) break;
+    struct err why = {0};
+    if (image_store_rm(store, argv[i], &one, &why) < 0) {
+      status = image_fail(&why);
+      continue;
+    }
     total.images += one.images;
     total.layers += one.layers;
     total.bytes += one.bytes;
@@ -344,9 +349,9 @@ static int run_rm(int argc, char **argv)
               "it later\n",
               argv[i]);
   }
-  if (rc == 0) print_freed(&total);
+  if (status == CLI_EXIT_OK || total.images) print_freed(&total);
   image_store_close(store);
-  return rc == 0 ? CLI_EXIT_OK : image_fail(&err);
+  return status;
 }
 
 const struct cli_command cmd_image_rm = {

@@ -39,6 +39,17 @@ static const struct cli_option import_table[] = {
     {"quiet", 'q', CLI_FLAG, offsetof(struct import_options, quiet), NULL, "Show no progress"},
     {0}};
 
+static int compare_ref(void *data, const char *ref, const char *digest, struct err *err)
+{
+  (void)ref, (void)err;
+  return strcmp(digest, data) == 0; /* 1: found, which ends the walk */
+}
+
+static bool is_named(struct image_store *store, char *digest)
+{
+  return image_store_each_ref(store, compare_ref, digest, NULL) == 1;
+}
+
 static int run_import(int argc, char **argv)
 {
   struct import_options o = {0};
@@ -63,6 +74,9 @@ static int run_import(int argc, char **argv)
     rc = part->import(&conf, digest, &err);
   }
   if (rc == 0) puts(digest);
+  if (rc == 0 && !is_named(store, digest))
+    fprintf(stderr, "regolith: it has no name: `regolith image gc` will remove it; say one as "
+                    "the last operand\n");
   image_store_close(store);
   return rc == 0 ? CLI_EXIT_OK : image_fail(&err);
 }

@@ -1,4 +1,5 @@
 /* regolith image pull: fetches an image into the store, with progress. */
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -161,6 +162,9 @@ static int run(int argc, char **argv)
   }
   struct pulling p = {0};
   rc = pull(&p, &o, argv[first], &err);
+  if (rc < 0 && err.kind == ERR_ENGINE_UNAVAILABLE && err.sys_errno == EHOSTUNREACH)
+    err_hint(&err, "without network, bring the image: regolith image import docker-archive:FILE %s",
+             argv[first]);
   /* The limit of the settings holds after every pull. */
   if (rc == 0 && p.settings.max_bytes)
     rc = image_store_gc(p.store, p.settings.max_bytes, NULL, &err);

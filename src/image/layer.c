@@ -143,7 +143,7 @@ static void unpack_on_thread(struct work *work)
                              .list_fd = job->stage.list_fd,
                              .user_xattrs = image_store_user_xattrs(job->store),
                              .chown = image_ids_many(),
-                             .limits = {UNPACK_MAX_BYTES, UNPACK_MAX_ENTRIES}};
+                             .limits = {job->max_bytes, UNPACK_MAX_ENTRIES}};
   image_unpack(&conf, &job->result, &job->work_err);
   /* the writer learns of a failure by EPIPE */
   close(job->pipe_out);

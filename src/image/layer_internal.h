@@ -20,6 +20,7 @@ struct layer_job {
   struct image_store *store;
   const struct image_desc *desc;
   const char *diff_id;
+  uint64_t max_bytes;                                            /* of its files */
   void (*on_bytes)(struct layer_job *job);                       /* fetched grew */
   void (*on_done)(struct layer_job *job, const struct err *err); /* once; on success it is stored */
   void *data;

@@ -51,6 +51,7 @@ struct image_pull {
   bool *present;
   size_t layers_n, next, running, ready;
   uint64_t bytes, bytes_total; /* of the layers that are fetched */
+  uint64_t unpacked;           /* bytes of their files */
   bool from_index;
   struct err err; /* the first failure */
 };
@@ -244,6 +245,13 @@ static void add_image(struct image_pull *p)
   close_all(p);
 }
 
+/* What would not stay must not fill the disk either. */
+static uint64_t bytes_max(const struct image_pull *p)
+{
+  uint64_t max = p->conf.settings->max_bytes;
+  return max && max < UNPACK_MAX_BYTES ? max : UNPACK_MAX_BYTES;
+}
+
 static void on_layer_bytes(struct layer_job *job)
 {
   struct image_pull *p = job->data;
@@ -263,6 +271,14 @@ static void on_layer_done(struct layer_job *job, const struct err *err)
     if (p->running == 0) close_all(p);
     return;
   }
+  p->unpacked += job->result.bytes;
+  if (p->unpacked > bytes_max(p)) {
+    struct err large = {0};
+    err_set(&large, ERR_PAYLOAD_TOO_LARGE, EFBIG, "%s is larger than the store may be (max_size)",
+            p->conf.name);
+    fail(p, &large);
+    return;
+  }
   p->ready++;
   p->bytes += (uint64_t)job->desc->size;
   report(p, job->desc->digest, "unpacked", job->fetched, (uint64_t)job->desc->size);
@@ -276,6 +292,7 @@ static int start_layer(struct image_pull *p, size_t i, struct err *err)
                                   .store = p->conf.store,
                                   .desc = &p->manifest.entries[i],
                                   .diff_id = p->config.diff_ids.v[i],
+                                  .max_bytes = bytes_max(p) - p->unpacked,
                                   .on_bytes = on_layer_bytes,
                                   .on_done = on_layer_done,
                                   .data = p};
