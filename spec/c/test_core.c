@@ -25,9 +25,9 @@ static void timers_fire_in_order(void)
   static char names[] = "a\0b\0c\0d";
   struct timer a = {.cb = on_timer, .data = names + 0}, b = {.cb = on_timer, .data = names + 2},
                c = {.cb = on_timer, .data = names + 4}, d = {.cb = on_timer, .data = names + 6};
-  timer_start(loop, &a, 30);
-  timer_start(loop, &b, 10);
-  timer_start(loop, &c, 20);
+  timer_start(loop, &a, 450);
+  timer_start(loop, &b, 150);
+  timer_start(loop, &c, 300);
   timer_start(loop, &d, 5);
   timer_stop(loop, &d);
   loop_run(loop);
