@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -324,6 +325,42 @@ static void folders_by_the_hundred_thousand_are_settled(void)
   end();
 }
 
+static void an_opaque_root_hides_what_is_below(void)
+{
+  begin();
+  struct image_stage stage;
+  const char *name =
+      image_store_user_xattrs(store) ? "user.overlay.opaque" : "trusted.overlay.opaque";
+  struct stat before, st;
+  char value = 0;
+  CHECK_INT(image_stage_new(store, &stage, &err), 0);
+  CHECK_INT(mkdirat(stage.tree_fd, "d", 0755), 0);
+  CHECK_INT(image_stage_commit(store, &stage, digest('b'), 1, 1, &err), 0);
+  CHECK_INT(image_stage_new(store, &stage, &err), 0);
+  CHECK_INT(mkdirat(stage.tree_fd, "d", 0755), 0);
+  CHECK_INT(mkdirat(stage.tree_fd, "own", 0755), 0);
+  bool can = fsetxattr(stage.tree_fd, name, "y", 1, 0) == 0;
+  CHECK_INT(image_stage_commit(store, &stage, digest('c'), 1, 1, &err), 0);
+  add_layer('a');
+  struct image_record r = {.layers_n = 3};
+  r.layers = xcalloc(r.layers_n, sizeof *r.layers);
+  for (size_t i = 0; i < 3; i++) strcpy(r.layers[i], digest((char)('a' + i)));
+  int fd = image_store_open_layer(store, digest('c'), &err);
+  CHECK_INT(fstat(fd, &before), 0);
+  for (int i = 0; can && i < 2; i++) {
+    CHECK_INT(image_folders_settle(store, &r, &err), 0);
+    CHECK_INT(fstatat(fd, "file", &st, AT_SYMLINK_NOFOLLOW), 0);
+    CHECK(S_ISCHR(st.st_mode) && st.st_rdev == 0);
+    int d = openat(fd, "d", O_RDONLY | O_DIRECTORY);
+    CHECK(fgetxattr(d, name, &value, 1) == 1 && value == 'y');
+    close(d);
+    CHECK(fstat(fd, &st) == 0 && st.st_mtim.tv_nsec == before.st_mtim.tv_nsec);
+  }
+  close(fd);
+  image_record_free(&r);
+  end();
+}
+
 static void a_prefix_is_not_a_layer(void)
 {
   begin();
@@ -450,6 +487,7 @@ const struct test_case test_cases[] = {
     {"layers_of_another_boot_do_not_count", layers_of_another_boot_do_not_count},
     {"the_first_of_two_stays", the_first_of_two_stays},
     {"folders_by_the_hundred_thousand_are_settled", folders_by_the_hundred_thousand_are_settled},
+    {"an_opaque_root_hides_what_is_below", an_opaque_root_hides_what_is_below},
     {"a_prefix_is_not_a_layer", a_prefix_is_not_a_layer},
     {"a_layer_that_settles_is_there_all_the_time", a_layer_that_settles_is_there_all_the_time},
     {"processes_share_a_store", processes_share_a_store},

@@ -127,7 +127,10 @@ function M.same_as_folder(ref, path) same_as(ref, "true", path) end
 
 -- Runs fn(port) while Debian's docker-registry serves.
 function M.with_docker_registry(fn)
-  local dir, port = files.dir "registry", M.port + 1
+  local dir = files.dir "registry"
+  local port = tonumber(M.sh(
+    "python3 -c 'import socket as s; p = s.create_server((str(), 0)); print(p.getsockname()[1])'")
+    .stdout)
   files.write(dir .. "/config.yml", ([[
 version: 0.1
 log: {level: error}

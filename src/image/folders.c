@@ -5,9 +5,11 @@
  * win. So such folders (lines "i" of the layer's list) take over what the next layer below says
  * about the same path. They have time 0 until then, which is how a folder that was settled already,
  * for another image with the same layer, is known: it is left alone. Layers are built on one stack
- * of parents, so what it took over then is right now. */
+ * of parents, so what it took over then is right now. The same goes for what a layer hides whose
+ * root is opaque. */
 #include "image/folders.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -63,15 +65,19 @@ static int open_path(int layer_fd, const char *path)
   return (int)syscall(SYS_openat2, layer_fd, *path ? path : ".", &how, sizeof how);
 }
 
-static bool is_opaque(int fd, bool user_xattrs)
+static const char *opaque_name(const struct image_store *store)
+{
+  return image_store_user_xattrs(store) ? "user.overlay.opaque" : "trusted.overlay.opaque";
+}
+
+static bool is_opaque(int fd, const struct image_store *store)
 {
   char value;
-  const char *name = user_xattrs ? "user.overlay.opaque" : "trusted.overlay.opaque";
-  return fgetxattr(fd, name, &value, 1) == 1 && value == 'y';
+  return fgetxattr(fd, opaque_name(store), &value, 1) == 1 && value == 'y';
 }
 
 /* What a layer says about path: its folder, nothing, or that lower layers do not count. */
-static enum found look(int layer_fd, const char *path, bool user_xattrs, int *ret_fd)
+static enum found look(int layer_fd, const char *path, const struct image_store *store, int *ret_fd)
 {
   char part[PATH_MAX];
   for (const char *end = path;; end++) {
@@ -83,7 +89,7 @@ static enum found look(int layer_fd, const char *path, bool user_xattrs, int *re
       *ret_fd = take_fd(&fd);
       return FOUND_FOLDER;
     }
-    if (is_opaque(fd, user_xattrs)) {
+    if (is_opaque(fd, store)) {
       cleanup_close int last = open_path(layer_fd, path);
       *ret_fd = take_fd(&last);
       return *ret_fd < 0 ? FOUND_END : FOUND_FOLDER;
@@ -113,17 +119,56 @@ static int settle_folder(struct settling *s, int layer_fd, const char *path, str
   struct stat st;
   cleanup_close int fd = open_path(layer_fd, path);
   if (fd < 0 || fstat(fd, &st) < 0 || st.st_mtim.tv_sec != 0) return 0; /* replaced, or settled */
-  bool user_xattrs = image_store_user_xattrs(s->store);
-  if (is_opaque(fd, user_xattrs)) return 0;
+  if (is_opaque(fd, s->store)) return 0;
   for (size_t i = s->layer; i-- > 0;) {
     cleanup_close int lower = image_store_open_layer(s->store, s->record->layers[i], err);
     cleanup_close int found = -1;
     if (lower < 0) return lower;
-    enum found what = look(lower, path, user_xattrs, &found);
+    enum found what = look(lower, path, s->store, &found);
     if (what == FOUND_FOLDER) return copy_attributes(found, fd, path, err);
     if (what == FOUND_END) return 0;
   }
   return 0;
+}
+
+static int hide_name(const struct settling *s, int layer_fd, const char *name)
+{
+  struct stat st;
+  if (fstatat(layer_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    return mknodat(layer_fd, name, S_IFCHR, 0) < 0 && errno != EEXIST ? -errno : 0;
+  cleanup_close int fd = S_ISDIR(st.st_mode) ? open_path(layer_fd, name) : -1;
+  return fd < 0 ? 0 : fsetxattr(fd, opaque_name(s->store), "y", 1, 0);
+}
+
+static int hide_names(const struct settling *s, int layer_fd, int lower_fd)
+{
+  int own = openat(lower_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *d = own < 0 ? NULL : fdopendir(own);
+  if (!d) return -errno;
+  int rc = 0;
+  for (struct dirent *e; rc == 0 && (e = readdir(d));)
+    if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+      rc = hide_name(s, layer_fd, e->d_name);
+  closedir(d);
+  return rc;
+}
+
+/* An overlay does not ask whether the root of a layer is opaque: such a layer hides by name. */
+static int hide_below(struct settling *s, int layer_fd, struct err *err)
+{
+  struct stat st;
+  if (!is_opaque(layer_fd, s->store) || fstat(layer_fd, &st) < 0) return 0;
+  int rc = 0;
+  for (size_t i = 0; rc == 0 && i < s->layer; i++) {
+    cleanup_close int lower = image_store_open_layer(s->store, s->record->layers[i], err);
+    if (lower < 0) return lower;
+    rc = hide_names(s, layer_fd, lower);
+  }
+  struct timespec times[2] = {st.st_atim, st.st_mtim};
+  if (rc == 0 && futimens(layer_fd, times) < 0) rc = -errno;
+  return rc == 0 ? 0
+                 : err_set(err, ERR_ENGINE_UNAVAILABLE, -rc,
+                           "cannot hide what is below a layer: %s", strerror(-rc));
 }
 
 int image_folders_settle(struct image_store *store, const struct image_record *r, struct err *err)
@@ -134,7 +179,8 @@ int image_folders_settle(struct image_store *store, const struct image_record *r
     cleanup_close int list_fd = image_store_open_list(store, r->layers[i], err);
     cleanup_close int layer_fd = image_store_open_layer(store, r->layers[i], err);
     if (list_fd < 0 || layer_fd < 0) return -ENOENT;
-    rc = list_read(list_fd, note, &s, err);
+    rc = hide_below(&s, layer_fd, err);
+    if (rc == 0) rc = list_read(list_fd, note, &s, err);
     if (s.said.n) qsort(s.said.v, s.said.n, sizeof *s.said.v, compare);
     for (size_t k = 0; rc == 0 && k < s.implied.n; k++)
       if (!is_said(&s.said, s.implied.v[k])) rc = settle_folder(&s, layer_fd, s.implied.v[k], err);
