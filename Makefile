@@ -219,6 +219,13 @@ build/fuzz/fuzz_frame: spec/fuzz/fuzz_frame.c $(FUZZ_FRAME_SRC)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  -o $@ $< $(FUZZ_FRAME_SRC) -luv -lcjson -l:libmsgpackc.a -lm
 
+FUZZ_RATE_SRC := $(FUZZ_SRC) $(wildcard src/db/d*.c src/db/s[ct]*.c) $(patsubst %,src/%.c,ledger/entries ledger/keys core/loop core/part)
+build/fuzz/fuzz_rate: spec/fuzz/fuzz_rate.c $(FUZZ_RATE_SRC)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -o $@ $< $(FUZZ_RATE_SRC) -luv -lcjson -l:libmsgpackc.a -lm
+
 build/fuzz/%: spec/fuzz/%.c $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)

@@ -309,6 +309,11 @@ def lists():
     assert got("app_id=lists&limit=3&after=" + ids[2]) == ids[3:]
     A.terminate(ids[0])
     assert got("app_id=lists") == ids[1:]
+    # Nobody takes a place that is lost for the end.
+    for lost in (ids[0], "sb_0000000000"):
+        r = A.ask("GET", "/v1/sandboxes?app_id=lists&after=" + lost)
+        assert r.status_code == 400 and r.json()["error"]["field"] == "after", r.text
+    assert got("app_id=lists&state=terminated&after=" + ids[0]) == []
     assert got("app_id=lists&state=terminated") == ids[:1]
     assert got("app_id=lists&state=running") == ids[1:]
     for bad in ("tag=x", "limit=0", "limit=x", "limit=5000", "nosuch=1", "tag=%zz", "app_id=%00"):

@@ -353,6 +353,15 @@ static int list_params(const char *query, struct val *args, int64_t *ret_limit, 
   return rc;
 }
 
+/* An empty page would be taken for the end. */
+static void lost_place(struct call *c, const char *after)
+{
+  struct err err = {0};
+  err_arg(&err, "after", "sandbox %.63s is not in this list: it may have ended meanwhile", after);
+  err_hint(&err, "ask again without after");
+  call_error(c, &err);
+}
+
 static void on_list(struct call *c, struct op *op, const struct err *err)
 {
   if (err) {
@@ -361,7 +370,7 @@ static void on_list(struct call *c, struct op *op, const struct err *err)
   }
   int64_t limit = val_get_int(&c->body, "limit", LIST_MAX);
   const char *after = val_get_str(&c->body, "after", NULL);
-  struct val v = val_map(), list = val_list();
+  struct val v, list = val_list();
   bool more = false, found = !after;
   for (size_t i = 0; i < op->result.list.n; i++) {
     const struct val *view = &op->result.list.v[i];
@@ -373,6 +382,12 @@ static void on_list(struct call *c, struct op *op, const struct err *err)
     if (more) break;
     val_push(&list, compute_modal(view));
   }
+  if (!found) {
+    val_free(&list);
+    lost_place(c, after);
+    return;
+  }
+  v = val_map();
   val_add(&v, "sandboxes", list);
   val_add(&v, "has_more", val_bool(more));
   call_json(c, 200, &v);
