@@ -68,7 +68,7 @@ def exit_codes():
         got = (r["exit_code"], r["returncode"], r["reason"], r.get("signal"))
         assert got == (code, code, reason, signal), (command, r)
         if reason == "timeout":
-            assert r["stdout"] == "so far\n" and 250 <= r["duration_ms"] < 10000, r
+            assert r["stdout"] == "so far\n" and 250 <= r["duration_ms"] < 25000, r
     small = A.create(timeout=60, memory=128)
     r = A.exec(small, "tail /dev/zero")
     assert (r["exit_code"], r["reason"]) == (137, "oom"), r
@@ -125,7 +125,7 @@ def in_flight():
             threading.Timer(0.4, lambda: Client(0).terminate(sb)).start()
         r = A.exec(sb, "echo so far; sleep 30", status=status)
         assert r["error"]["code"] == code and r["stdout"] == "so far\n", r
-        assert r["reason"] == reason and 200 <= r["duration_ms"] < 5000, r
+        assert r["reason"] == reason and 200 <= r["duration_ms"] < 25000, r
 
 
 def wrong_arguments():
