@@ -236,6 +236,23 @@ static void take_full(struct worker_process *p, const struct frame *f)
   if (op) op_input_full(op, f->num != 0);
 }
 
+static void on_ended(struct op *op, const struct err *err)
+{
+  (void)err;
+  op_free(op);
+}
+
+/* The script gave the create up before it heard of its success: the sandbox has nobody. */
+static void end_unwanted(struct worker_process *p, const struct op *create)
+{
+  static const struct op_client client = {.on_done = on_ended};
+  struct op *op = op_new("sandbox.terminate");
+  op->args = val_map();
+  val_add(&op->args, "sandbox_id", val_str(val_get_str(&create->result, "sandbox_id", "")));
+  op->client = &client;
+  if (op_submit(p->ops, op, NULL) < 0) op_free(op);
+}
+
 static void take_done(struct worker_process *p, struct frame *f)
 {
   struct op *op = idmap_remove(&p->in_flight, f->id);
@@ -247,7 +264,11 @@ static void take_done(struct worker_process *p, struct frame *f)
     op->result = f->body;
     f->body = (struct val){0};
   }
-  op_finish(op, f->num ? &e : NULL);
+  if (!f->num && op->cancel_why != ERR_NONE && strcmp(op->name, "sandbox.create") == 0) {
+    end_unwanted(p, op);
+    err_set(&e, op->cancel_why, 0, "sandbox.create was cancelled");
+  }
+  op_finish(op, f->num || e.kind != ERR_NONE ? &e : NULL);
 }
 
 static void take_stop(struct worker_process *p, const struct frame *f)
