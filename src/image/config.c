@@ -21,7 +21,8 @@
 
 void image_strings_add(struct image_strings *s, const char *item)
 {
-  s->v = xrealloc(s->v, (s->n + 1) * sizeof *s->v);
+  if ((s->n & (s->n - 1)) == 0) /* room is a power of two */
+    s->v = xrealloc(s->v, (s->n ? 2 * s->n : 1) * sizeof *s->v);
   s->v[s->n++] = xstrdup(item);
 }
 
