@@ -22,8 +22,20 @@ local function missing()
 end
 local why_not = missing()
 
+-- Texts say 10.77.249 (and fd77:249, and ports 1843x); what runs has numbers of this process's own,
+-- so that two checkouts can be tested on one machine.
+local OWN = tostring(sys.self % 200 + 10)
+local function real(text)
+  text = text:gsub("10%.77%.249%.", "10.77." .. OWN .. "."):gsub("1843", 1800 + sys.self % 1000)
+  return (text:gsub("fd77:249:", "fd77:" .. OWN .. ":"))
+end
+local function as_written(r)
+  r.stdout = r.stdout:gsub("10%.77%." .. OWN .. "%.", "10.77.249.")
+  return r
+end
+
 local function sh(command)
-  local r = proc.run { "sh", "-c", command }
+  local r = proc.run { "sh", "-c", real(command) }
   if r.status ~= 0 then error(command .. ": " .. r.stderr, 2) end
   return r.stdout
 end
@@ -45,9 +57,9 @@ setup(function()
     sh(inside .. "ip -6 addr add " .. THERE6 .. "/64 dev eth0 nodad")
   end
   outside = proc.start { "nsenter", "--net=/proc/" .. netns.pid .. "/ns/net", "python3",
-    "spec/support/outside.py", THERE, HERE, has_ipv6 and THERE6 or nil }
+    "spec/support/outside.py", real(THERE), real(HERE), has_ipv6 and real(THERE6) or nil }
   outside:expect("ready", 20)
-  resolv = files.write(files.dir "etc" .. "/resolv.conf", "nameserver " .. THERE .. "\n")
+  resolv = files.write(files.dir "etc" .. "/resolv.conf", real("nameserver " .. THERE .. "\n"))
 end)
 
 teardown(function()
@@ -61,19 +73,22 @@ end)
 
 -- Starts the binary where names are asked of the outside, or of the servers in a file.
 local function start(argv, servers)
+  for i, arg in ipairs(argv) do argv[i] = real(arg) end
   return proc.start { "unshare", "--mount", "sh", "-c",
     ("mount --bind '%s' \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"")
       :format(servers or resolv), "sh", table.unpack(proc.cli_argv(argv)) }
 end
 
-local function run(argv) return start(argv):wait(60 * proc.factor) end
+local function run(argv) return as_written(start(argv):wait(60 * proc.factor)) end
 
 local function start_script(source)
   return start { "run", "--allow-network", "open",
-    files.write(files.dir "net" .. "/net.lua", source) }
+    files.write(files.dir "net" .. "/net.lua", real(source)) }
 end
 
-local function script(source) return start_script(source):wait(60 * proc.factor) end
+local function script(source)
+  return as_written(start_script(source):wait(60 * proc.factor))
+end
 
 local function it_needs(name, fn)
   it(name, function()
@@ -116,7 +131,7 @@ print(len(socket.gethostbyname_ex("many.test")[2]))
 
   it_needs("reaches nothing of this machine, nor what is special", function()
     local listener = proc.start { "python3", "-c",
-      "import socket\ns = socket.create_server(('0.0.0.0', 18431))\n" ..
+      real "import socket\ns = socket.create_server(('0.0.0.0', 18431))\n" ..
       "print('up', flush=True)\n" ..
       "while True: s.accept()[0].sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nMACHINE')" }
     listener:expect "up"
@@ -145,11 +160,11 @@ for host in ("%s", "127.0.0.1", "169.254.169.254"):
   end)
 
   it_needs("reaches no address of this machine, of whatever kind and in whatever way", function()
-    local listener = proc.start { "python3", "-c", ([[
-import select, socket
-heard, l = [], []
+    local listener = proc.start { "python3", "-c", real [[
+import os, select, socket
+v6, l = os.path.exists("/proc/net/if_inet6"), []
 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-    s = socket.socket(socket.AF_INET6 if %s else socket.AF_INET, kind)
+    s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
     if s.family == socket.AF_INET6: s.setsockopt(41, 26, 0)
     s.bind(("", 18432))
     if kind == socket.SOCK_STREAM: s.listen()
@@ -159,7 +174,7 @@ while True:
     for s in select.select(l, [], [])[0]:
         print("REACHED", s.type, flush=True)
         l.remove(s)
-]]):format(has_ipv6 and "True" or "False") }
+]] }
     listener:expect "up"
     local own = sh "ip -o addr | awk '{ split($4, a, \"/\"); print a[1] }' | tr '\\n' ' '"
     local r = run { "exec", "--network", "open", "--", "python3", "-c", [[
@@ -307,7 +322,7 @@ end b''
   it_needs("asks a server for names that has an IPv6 address only", function()
     if not has_ipv6 then return pending "needs IPv6" end
     local servers = files.write(files.dir "etc6" .. "/resolv.conf",
-      "nameserver " .. THERE6 .. "\n")
+      real("nameserver " .. THERE6 .. "\n"))
     local r = start({ "exec", "--network", "open", "--", "sh", "-c",
       "curl -sS -m 10 http://outside.test:8000/a && " ..
         "python3 -c 'import socket; print(len(socket.gethostbyname_ex(\"more.test\")[2]))'" },
@@ -606,6 +621,7 @@ describe("an ordinary user", function()
   -- Runs the binary as a user for whom /dev/net/tun has this mode, and names are the outside's.
   local function run_as(user, mode, argv)
     local dir = files.dir "tun"
+    for i, arg in ipairs(argv) do argv[i] = real(arg) end
     return proc.start({ "unshare", "--mount", "sh", "-c", ([[
       mknod '%s/tun' c 10 200 && chmod %s '%s/tun' &&
         mount --bind '%s/tun' /dev/net/tun &&
