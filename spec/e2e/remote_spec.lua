@@ -164,6 +164,9 @@ exited	0	nil	true	[/tmp
     expect.contains(r.stdout, "2\t1\n2\n")
     expect.contains(r.stdout, "127\ninvalid_argument\nrunning\ttrue\tremote\ttrue\n")
     expect.contains(r.stdout, "terminated\tsandbox_terminated\n")
+    local costs = proc.cli { "cost", "--by", "tag", "--state", dir }.stdout
+    expect.contains(costs, "a=b ")
+    expect.lacks(costs, "regolith.create")
   end)
 
   -- What the server still has, as it says itself.

@@ -76,13 +76,19 @@ struct groups {
   size_t n;
 };
 
+/* Those of regolith's own (engine/remote) name one sandbox each: nothing to sum up by. */
+static bool is_own(const char *key)
+{
+  return strncmp(key, "regolith.", 9) == 0;
+}
+
 static void print_tags(struct buf *out, const char *json, const char *only)
 {
   struct val tags = {0};
   if (!json || json_parse(&tags, json, strlen(json), NULL) < 0) return;
   for (size_t i = 0; tags.type == VAL_MAP && i < tags.map.n; i++) {
     const struct val_pair *p = &tags.map.v[i];
-    if (p->val.type != VAL_STR || (only && strcmp(p->key, only) != 0)) continue;
+    if (p->val.type != VAL_STR || (only ? strcmp(p->key, only) != 0 : is_own(p->key))) continue;
     if (only)
       buf_puts(out, p->val.s.p);
     else
