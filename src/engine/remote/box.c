@@ -226,18 +226,9 @@ static int ask_status(struct engine_box *b,
                                       const struct val *answer),
                       struct remote_call **ret, struct err *err)
 {
-  struct val body = val_map();
-  val_add(&body, "sandbox_id", val_str(b->id));
-  int rc = remote_call_start(b->e,
-                             &(struct remote_call_conf){.op = "status",
-                                                        .body = &body,
-                                                        .again = REMOTE_SAFE,
-                                                        .total_ms = STATUS_MS,
-                                                        .on_done = on_done,
-                                                        .data = b},
-                             ret, err);
-  val_free(&body);
-  return rc;
+  struct remote_call_conf conf = {
+      .op = "status", .again = REMOTE_SAFE, .total_ms = STATUS_MS, .on_done = on_done, .data = b};
+  return remote_call_about(b->e, b->id, conf, ret, err);
 }
 
 static int start_adopt(struct engine_box *b, struct err *err)
@@ -342,18 +333,13 @@ int remote_check(struct remote *e, struct check_op *op, struct err *err)
 {
   cleanup_free char *list = remote_list_url(e);
   struct remote_call *c;
-  struct val body = val_map();
-  val_add(&body, "sandbox_id", val_str("sb_0000000000"));
-  int rc = remote_call_start(e,
-                             &(struct remote_call_conf){.op = list ? list : "status",
-                                                        .body = list ? NULL : &body,
-                                                        .again = REMOTE_SAFE,
-                                                        .total_ms = CHECK_MS,
-                                                        .on_done = on_checked,
-                                                        .data = op},
-                             &c, err);
-  val_free(&body);
-  return rc;
+  struct remote_call_conf conf = {.op = list ? list : "status",
+                                  .again = REMOTE_SAFE,
+                                  .total_ms = CHECK_MS,
+                                  .on_done = on_checked,
+                                  .data = op};
+  return list ? remote_call_start(e, &conf, &c, err)
+              : remote_call_about(e, "sb_0000000000", conf, &c, err);
 }
 
 /* ---- the end ---- */
@@ -377,17 +363,12 @@ static void on_terminated(struct remote_call *c, const struct err *err, int stat
 int remote_terminate(struct engine_box *b, struct kill_op *op, struct err *err)
 {
   struct remote_call *c;
-  struct val body = val_map();
-  val_add(&body, "sandbox_id", val_str(b->id));
-  int rc = remote_call_start(b->e,
-                             &(struct remote_call_conf){.op = "terminate",
-                                                        .body = &body,
-                                                        .again = REMOTE_SAFE,
-                                                        .total_ms = TERMINATE_MS,
-                                                        .on_done = on_terminated,
-                                                        .data = b},
-                             &c, err);
-  val_free(&body);
+  struct remote_call_conf conf = {.op = "terminate",
+                                  .again = REMOTE_SAFE,
+                                  .total_ms = TERMINATE_MS,
+                                  .on_done = on_terminated,
+                                  .data = b};
+  int rc = remote_call_about(b->e, b->id, conf, &c, err);
   if (rc == 0) b->kill = op;
   return rc;
 }

@@ -342,6 +342,17 @@ int remote_call_start(struct remote *e, const struct remote_call_conf *conf,
   return 0;
 }
 
+int remote_call_about(struct remote *e, const char *id, struct remote_call_conf conf,
+                      struct remote_call **ret, struct err *err)
+{
+  struct val body = val_map();
+  val_add(&body, "sandbox_id", val_str(id));
+  conf.body = &body;
+  int rc = remote_call_start(e, &conf, ret, err);
+  val_free(&body);
+  return rc;
+}
+
 void remote_call_abort(struct remote_call *c, const struct err *why)
 {
   if (c->aborted) return;

@@ -91,19 +91,13 @@ static void on_ended(struct remote_call *c, const struct err *err, int status,
 static int end(struct orphan *o)
 {
   struct remote_call *c;
-  struct val body = val_map();
-  val_add(&body, "sandbox_id", val_str(o->id));
-  int rc = remote_call_start(o->e,
-                             &(struct remote_call_conf){.op = "terminate",
-                                                        .body = &body,
-                                                        .again = REMOTE_SAFE,
-                                                        .total_ms = END_MS,
-                                                        .lingers = true,
-                                                        .on_done = on_ended,
-                                                        .data = o},
-                             &c, NULL);
-  val_free(&body);
-  return rc;
+  struct remote_call_conf conf = {.op = "terminate",
+                                  .again = REMOTE_SAFE,
+                                  .total_ms = END_MS,
+                                  .lingers = true,
+                                  .on_done = on_ended,
+                                  .data = o};
+  return remote_call_about(o->e, o->id, conf, &c, NULL);
 }
 
 static void on_found(struct remote_call *c, const struct err *err, int status,

@@ -102,6 +102,9 @@ struct remote_call {
 /* call.c */
 int remote_call_start(struct remote *e, const struct remote_call_conf *conf,
                       struct remote_call **ret, struct err *err);
+/* … with the id of a sandbox as its body. */
+int remote_call_about(struct remote *e, const char *id, struct remote_call_conf conf,
+                      struct remote_call **ret, struct err *err);
 /* Ends it, whatever the server makes of that; on_done follows, from the loop, with why. */
 void remote_call_abort(struct remote_call *c, const struct err *why);
 /* Ends it where the server has not begun with it; else its answer is waited for. */
