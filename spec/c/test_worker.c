@@ -65,8 +65,20 @@ static void time_out(void)
   worker_cancel(run.worker, SCRIPT_TIMEOUT, &e, false);
 }
 
+/* What a loop that makes no calls does not feel there. */
+static bool signals_wait(void)
+{
+#ifdef __SANITIZE_THREAD__
+  fprintf(stderr, "skipped: ThreadSanitizer hands a signal over at the next call\n");
+  return true;
+#else
+  return false;
+#endif
+}
+
 static void a_busy_script_is_cancelled(void)
 {
+  if (signals_wait()) return;
   bed_start(&run, "busy",
             "on_exit(function(why) print(why.kind) end)\nwhile true do pcall(function() while true "
             "do end end) end",
@@ -165,6 +177,7 @@ static void memory_is_bounded(void)
 
 static void processor_time_is_bounded(void)
 {
+  if (signals_wait()) return;
   struct runner_limits limits = {.cpu_s = 1};
   bed_start(&run, "spinner", "local n = 0\nwhile true do\nn = n + 1 end", &limits);
   bed_finish(&run);
