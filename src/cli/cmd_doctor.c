@@ -202,12 +202,11 @@ const struct cli_command cmd_doctor = {
     .name = "doctor",
     .summary = "Say what this machine offers, and how to mend what is missing",
     .usage = "",
-    .details = "Each line starts with ok, degraded (something is lost) or missing. Engines on "
-               "other machines\n"
-               "that the configuration or the environment names are asked whether they are there "
-               "and know\n"
-               "the key. The last line makes a sandbox and ends it. Exit status: 0 sandboxes can "
-               "be made, 3 they cannot.\n",
+    .details =
+        "Each line starts with ok, degraded (something is lost) or missing. Engines on other\n"
+        "machines that the configuration or the environment names are asked whether they are\n"
+        "there and know the key. The last line makes a sandbox and ends it. Exit status: 0\n"
+        "sandboxes can be made, 3 they cannot.\n",
     .options = options,
     .run = run,
 };

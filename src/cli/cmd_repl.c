@@ -20,6 +20,7 @@
 #include <uv.h>
 
 #include "base/buf.h"
+#include "base/dirs.h"
 #include "base/cleanup.h"
 #include "base/embedded.h"
 #include "base/val.h"
@@ -361,15 +362,6 @@ static void on_watched(uv_signal_t *handle, int signal)
 /* --- The editor ----------------------------------------------------------------------------------
  */
 
-static void make_folders(char *path)
-{
-  for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = '\0';
-    mkdir(path, 0700);
-    *slash = '/';
-  }
-}
-
 static char *history_path(void)
 {
   struct buf b = {0};
@@ -380,7 +372,7 @@ static char *history_path(void)
     buf_printf(&b, "%s/.local/state/regolith/history", home);
   if (b.len == 0) return NULL;
   char *path = buf_take(&b, NULL);
-  make_folders(path);
+  dirs_make_parents(path, 0700);
   return path;
 }
 

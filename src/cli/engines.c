@@ -128,7 +128,7 @@ int engines_elsewhere(struct val *ret_names, struct val *ret_named, struct err *
   for (size_t i = 0; ret_named->type == VAL_MAP && i < ret_named->map.n; i++)
     if (strcmp(ret_named->map.v[i].key, LOCAL) != 0)
       val_push(ret_names, val_str(ret_named->map.v[i].key));
-  for (size_t i = 0; i < KNOWN_N; i++) {
+  for (size_t i = 0; i < KNOWN_N; i++) { /* one with an address of its own is used by its key */
     struct val preset = {0};
     if (!val_get(ret_named, known[i]) && remote_preset(known[i], &preset) &&
         val_get(&preset, val_get(&preset, "few_fields") ? "key" : "url"))

@@ -28,6 +28,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/dirs.h"
 #include "base/log.h"
 #include "core/loop.h"
 #include "db/db.h"
@@ -83,14 +84,8 @@ char *store_default_dir(void)
 
 static int make_dirs(const char *dir, struct err *err)
 {
-  cleanup_free char *path = xstrdup(dir);
-  for (char *p = path + 1; *p; p++) {
-    if (*p != '/') continue;
-    *p = '\0';
-    mkdir(path, 0755);
-    *p = '/';
-  }
-  if (mkdir(path, 0700) < 0 && errno != EEXIST)
+  dirs_make_parents(dir, 0755);
+  if (mkdir(dir, 0700) < 0 && errno != EEXIST)
     return err_set(err, ERR_ENGINE_UNAVAILABLE, errno, "cannot make the state directory %s: %s",
                    dir, strerror(errno));
   return 0;

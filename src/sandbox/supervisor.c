@@ -368,8 +368,6 @@ void supervisor_free(struct supervisor *sup)
     while (!list_empty(&sup->owners.buckets[b])) {
       struct index_node *node = list_entry(sup->owners.buckets[b].next, struct index_node, node);
       struct owner *o = list_entry(node, struct owner, by_id);
-      while (!list_empty(&o->live)) /* those that live on without us */
-        sandbox_forget(list_entry(o->live.next, struct sandbox, by_owner));
       owner_free(o);
     }
   }

@@ -20,22 +20,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/dirs.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "engine/remote/remote_internal.h"
 
 enum { SPARE_S = 60, TRIES = 3, NAME_SIZE = 13 };
-
-static void make_folders(const char *path)
-{
-  cleanup_free char *copy = xstrdup(path);
-  for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = '\0';
-    mkdir(copy, 0755);
-    *slash = '/';
-  }
-  mkdir(copy, 0700);
-}
 
 /* A folder that is new may be taken for one that was left, until it is locked: then it is gone, and
  * another is made. */
@@ -51,7 +41,8 @@ static int make_own(const char *path)
 
 static int open_own(struct remote *e)
 {
-  make_folders(e->state);
+  dirs_make_parents(e->state, 0755);
+  mkdir(e->state, 0700);
   for (int i = 0; i < TRIES && e->journal < 0; i++) {
     char name[NAME_SIZE];
     struct buf path = {0};

@@ -46,14 +46,6 @@ static void next(struct remote *e);
 
 /* ---- asking ---- */
 
-static void count_end(struct remote *e, bool ended)
-{
-  if (ended)
-    e->orphans_ended++;
-  else
-    e->orphans_kept++;
-}
-
 static void report(struct remote *e)
 {
   if (e->orphans_ended > 0)
@@ -84,7 +76,8 @@ static void on_ended(struct remote_call *c, const struct err *err, int status,
   bool over = !err || status == 404 || status == 408 || status == 410;
   (void)answer;
   if (!over) log_warn("sandbox %s: %s", o->id, err->msg);
-  if (!over || !err) count_end(o->e, over);
+  if (!over) o->e->orphans_kept++;
+  if (!err) o->e->orphans_ended++;
   orphan_done(o, over);
 }
 
@@ -152,11 +145,8 @@ static void next(struct remote *e)
 
 void remote_orphans_add(struct remote *e, const char *key)
 {
+  if (e->journal < 0) return;
   struct orphan *o = xcalloc(1, sizeof *o);
-  if (e->journal < 0) {
-    free(o);
-    return;
-  }
   *o = (struct orphan){.e = e, .folder = e->journal, .asked_s = clock_wall_s()};
   snprintf(o->key, sizeof o->key, "%s", key);
   list_init(&o->node);
